@@ -1,0 +1,25 @@
+# make demo: words to 3D goals on this machine, from nothing. `make help` lists the rest.
+# ROS_DISTRO=jazzy on the command line chooses another set of ROS wheels; PYTHON=python3.12 another Python.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-live test lint clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+demo: ## set everything up, start simulator and pointing node, point at several things, print one table
+	@tools/run python tools/demo.py
+
+demo-live: ## the same, but stay up for your own words: tools/ask "the blue mug"
+	@tools/run python tools/demo.py --live
+
+test: lint ## lint, then all tests on a real ROS graph
+	@tools/run env ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-87} OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} python -m pytest
+
+lint: ## ruff and mypy
+	@tools/run ruff check .
+	@tools/run mypy
+
+clean: ## remove everything that setup, build and tests made
+	rm -rf .ros build install log .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,206 @@
+"""What a Molmo checkpoint is made of: one configuration for the released spellings.
+
+`config.json` of Molmo-7B-D, 7B-O and 72B is flat, has no vision section (the vision part is the same
+ViT-L/14 at 336 px in every release) and counts `intermediate_size` as both halves of the gated
+feed-forward. `MolmoConfig` reads that spelling, keeps it as a text and a vision configuration in the
+terms of transformers, and writes the released spelling back. Checkpoints of other sizes may carry a
+`vision_backbone` dict and `vit_layers`, spelled as in MolmoE-1B's file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig, Qwen2Config
+
+#: Rows of the second embedding table, the same in every release; ids from `embedding_size` on look there.
+ADDITIONAL_VOCAB_SIZE = 128
+
+
+class MolmoVisionConfig(PreTrainedConfig):
+    """The image side: a CLIP-style ViT, 2x2 attention pooling and a gated projector.
+
+    The defaults are those of every released checkpoint (OpenAI's ViT-L/14 at 336 px less its last block).
+
+    Args:
+        image_size: pixels (height, width) of one crop.
+        patch_size: side of a patch in pixels.
+        hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, head_dim: the ViT.
+        hidden_act, layer_norm_eps: its activation and LayerNorm epsilon.
+        feature_layers: blocks whose outputs are concatenated, in this order; negative counts from the end.
+        pooling_size: patches (height, width) pooled into one image token.
+        projector_size: inner width of the projector; None takes the language model's feed-forward width.
+    """
+
+    model_type = "molmo_vision"
+    base_config_key = "vision_config"
+
+    image_size: list[int] | None = None
+    patch_size: int = 14
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 23
+    num_attention_heads: int = 16
+    head_dim: int = 64
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    feature_layers: list[int] | None = None
+    pooling_size: list[int] | None = None
+    projector_size: int | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.image_size = list(self.image_size or (336, 336))
+        self.feature_layers = list(self.feature_layers or (-2, -9))
+        self.pooling_size = list(self.pooling_size or (2, 2))
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_positions(self) -> int:
+        """Patches of a crop plus the class token."""
+        rows, cols = (side // self.patch_size for side in self.image_size or (0, 0))
+        return int(rows * cols + 1)
+
+    @classmethod
+    def from_released(cls, vision_backbone: dict[str, Any] | None, **extra: Any) -> MolmoVisionConfig:
+        """From the `vision_backbone` dict of a released file, or the releases' fixed values where there is none."""
+        spelled = vision_backbone or {}
+        renamed = {ours: spelled[theirs] for theirs, ours in _VISION_SPELLING.items() if theirs in spelled}
+        return cls(**renamed, **extra)
+
+    def to_released(self) -> dict[str, Any]:
+        """The `vision_backbone` dict in the released spelling."""
+        spelled = {theirs: getattr(self, ours) for theirs, ours in _VISION_SPELLING.items()}
+        return spelled | {"image_model_type": "openai", "image_num_pos": self.num_positions}
+
+
+_VISION_SPELLING = {
+    "image_default_input_size": "image_size",
+    "image_patch_size": "patch_size",
+    "image_emb_dim": "hidden_size",
+    "image_mlp_dim": "intermediate_size",
+    "image_num_layers": "num_hidden_layers",
+    "image_num_heads": "num_attention_heads",
+    "image_head_dim": "head_dim",
+    "image_mlp_activations": "hidden_act",
+    "image_norm_eps": "layer_norm_eps",
+}
+
+
+class MolmoConfig(PreTrainedConfig):
+    """A whole Molmo: `text_config` (a transformers language model), `vision_config`, and the two embedding tables.
+
+    Reads the flat spelling of Molmo-7B-D-0924 and Molmo-72B-0924 and writes it back on saving.
+
+    Args:
+        text_config: the language model in transformers' terms.
+        vision_config: the image side.
+        embedding_size: rows of the first embedding table and of the output head.
+        additional_vocab_size: rows of the second embedding table (image marks of D and 72B live there).
+
+    Raises:
+        ValueError: a configuration of a family that this version does not build.
+    """
+
+    model_type = "molmo"
+    sub_configs_defaults = {"text_config": Qwen2Config, "vision_config": MolmoVisionConfig}
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    embedding_size: int = 152064
+    additional_vocab_size: int = ADDITIONAL_VOCAB_SIZE
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.text_config is None:
+            self.text_config, kwargs = _text_config_from_flat(self.embedding_size, kwargs)
+        if self.vision_config is None:
+            self.vision_config = MolmoVisionConfig.from_released(
+                kwargs.pop("vision_backbone", None),
+                feature_layers=kwargs.pop("vit_layers", None),
+            )
+        super().__post_init__(**kwargs)
+        if self.vision_config.projector_size is None:  # type: ignore[union-attr]
+            self.vision_config.projector_size = self.text_config.intermediate_size  # type: ignore[union-attr]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The released flat spelling, with the vision section spelled out."""
+        output: dict[str, Any] = super().to_dict()
+        text, vision = self.text_config, self.vision_config
+        assert isinstance(text, PreTrainedConfig) and isinstance(vision, MolmoVisionConfig)
+        output.pop("text_config"), output.pop("vision_config")
+        output.setdefault("architectures", None)
+        output.update(
+            vocab_size=text.vocab_size,
+            hidden_size=text.hidden_size,
+            intermediate_size=2 * text.intermediate_size,
+            num_hidden_layers=text.num_hidden_layers,
+            num_attention_heads=text.num_attention_heads,
+            num_key_value_heads=text.num_key_value_heads,
+            max_position_embeddings=text.max_position_embeddings,
+            layer_norm_type="rms",
+            layer_norm_eps=text.rms_norm_eps,
+            rope_theta=text.rope_parameters["rope_theta"],
+            qkv_bias=True,
+            attention_layer_norm=False,
+            norm_after=False,
+            clip_qkv=None,
+            use_cache=text.use_cache,
+            use_position_ids=True,
+            weight_tying=False,
+            vision_backbone=vision.to_released(),
+            vit_layers=vision.feature_layers,
+        )
+        return output
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What `save_pretrained` writes: the whole released spelling, nothing left to defaults."""
+        output = self.to_dict()
+        output.pop("_name_or_path", None)
+        self.dict_dtype_to_str(output)
+        return output
+
+
+def _text_config_from_flat(embedding_size: int, flat: dict[str, Any]) -> tuple[Qwen2Config, dict[str, Any]]:
+    """The language model of a flat configuration, and the keys that are left over.
+
+    `vocab_size` counts the tokenizer's words; the tables have `embedding_size` rows.
+    """
+    rest = dict(flat)
+    if "d_model" in rest or rest.get("norm_after") or rest.get("attention_layer_norm"):
+        raise ValueError(
+            "this checkpoint is of the family of MolmoE-1B or Molmo-7B-O; this version builds the families of "
+            "Molmo-7B-D-0924 and Molmo-72B-0924 (norm_after false, attention_layer_norm false)"
+        )
+    if not rest.pop("qkv_bias", True):
+        raise ValueError("qkv_bias false with norm_after false fits none of the released families")
+    heads = rest.pop("num_attention_heads", 28)
+    text_config = Qwen2Config(
+        vocab_size=rest.pop("vocab_size", 152064),
+        hidden_size=rest.pop("hidden_size", 3584),
+        intermediate_size=rest.pop("intermediate_size", 37888) // 2,
+        num_hidden_layers=rest.pop("num_hidden_layers", 28),
+        num_attention_heads=heads,
+        num_key_value_heads=rest.pop("num_key_value_heads", 4) or heads,
+        max_position_embeddings=rest.pop("max_position_embeddings", 4096),
+        rms_norm_eps=rest.pop("layer_norm_eps", 1e-6),
+        rope_parameters={"rope_type": "default", "rope_theta": rest.pop("rope_theta", 1_000_000.0)},
+        use_cache=rest.pop("use_cache", True),
+        tie_word_embeddings=False,
+    )
+    for settled in _SETTLED_KEYS:
+        rest.pop(settled, None)
+    return text_config, rest
+
+
+#: Keys of the released files that say nothing beyond what the family already does.
+_SETTLED_KEYS = (
+    "attention_layer_norm",
+    "auto_map",
+    "clip_qkv",
+    "layer_norm_type",
+    "norm_after",
+    "use_position_ids",
+    "weight_tying",
+)

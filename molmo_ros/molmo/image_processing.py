@@ -1,0 +1,256 @@
+"""From a picture to crops, padding masks and token positions, number for number as the released models saw them.
+
+A picture is seen once as a whole and once in overlapping square crops laid over an enlarged copy
+("overlap-and-resize"). Every step below is done in the released order and precision; see the golden tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_processing_base import ImageProcessingMixin
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+#: Position of an image token that is not used (it lies in the overlap of two crops).
+UNUSED = -100
+
+
+@dataclass(frozen=True)
+class ImageMarks:
+    """Token ids that frame an image in the prompt; they differ between tokenizers."""
+
+    start: int
+    end: int
+    patch: int
+    col: int
+
+
+@dataclass(frozen=True)
+class ProcessedImage:
+    """One picture as Molmo takes it.
+
+    `tokens` [S]: the image's part of the prompt. `images` [C, P, 3 * patch^2] float32: crop 0 is the whole
+    picture. `image_masks` [C, P] float32: share of real pixels per patch, one row off (see `pad_masks`).
+    `image_input_idx` [C, T] int64: position in `tokens` of each pooled feature, `UNUSED` where there is none.
+    `tiling`: (rows, columns) of the crops.
+    """
+
+    tokens: np.ndarray
+    images: np.ndarray
+    image_masks: np.ndarray
+    image_input_idx: np.ndarray
+    tiling: tuple[int, int]
+
+
+class MolmoImageProcessor(ImageProcessingMixin):
+    """Preprocessing with the settings of `preprocessor_config.json`.
+
+    Args:
+        base_image_input_size: pixels (height, width) of a crop; crops are square.
+        image_patch_size: side of a ViT patch in pixels.
+        image_token_length_h, image_token_length_w: pooled tokens per crop and side.
+        max_crops: most high-resolution crops.
+        overlap_margins: patches that a crop shares with its left/top and right/bottom neighbour.
+        image_mean, image_std: RGB normalisation.
+        image_padding_mask: hand out masks of padded patches.
+        do_normalize: subtract mean and divide by deviation.
+    """
+
+    model_input_names = ["images", "image_masks", "image_input_idx"]
+
+    def __init__(
+        self,
+        base_image_input_size: Sequence[int] = (336, 336),
+        image_patch_size: int = 14,
+        image_token_length_h: int = 12,
+        image_token_length_w: int = 12,
+        max_crops: int = 12,
+        overlap_margins: Sequence[int] = (4, 4),
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        image_padding_mask: bool = True,
+        do_normalize: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("auto_map", None)
+        super().__init__(**kwargs)
+        self.base_image_input_size = list(base_image_input_size)
+        self.image_patch_size = image_patch_size
+        self.image_token_length_h = image_token_length_h
+        self.image_token_length_w = image_token_length_w
+        self.max_crops = max_crops
+        self.overlap_margins = list(overlap_margins)
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.image_padding_mask = image_padding_mask
+        self.do_normalize = do_normalize
+
+    @property
+    def crop_size(self) -> int:
+        return int(self.base_image_input_size[0])
+
+    @property
+    def margin_size(self) -> int:
+        """Pixels that two neighbouring crops share."""
+        return int(self.image_patch_size * sum(self.overlap_margins))
+
+    @property
+    def window_size(self) -> int:
+        """Pixels from one crop to the next."""
+        return self.crop_size - self.margin_size
+
+    def process(self, image: Image.Image | np.ndarray, marks: ImageMarks) -> ProcessedImage:
+        """Crops, masks, tokens and positions of one picture (PIL, or HxWx3 uint8 RGB)."""
+        pixels_HW3 = rgb_array(image)
+        height, width = pixels_HW3.shape[:2]
+        tiling = select_tiling(
+            height - self.margin_size, width - self.margin_size, self.window_size, self.max_crops
+        )
+        canvas_size = (tiling[0] * self.window_size + self.margin_size, tiling[1] * self.window_size + self.margin_size)
+        canvas, mask = self._resize_and_pad(pixels_HW3, canvas_size)
+        whole, _ = self._resize_and_pad(pixels_HW3, (self.crop_size, self.crop_size))
+        starts = [(r * self.window_size, c * self.window_size) for r in range(tiling[0]) for c in range(tiling[1])]
+        crops = [whole, *(canvas[y : y + self.crop_size, x : x + self.crop_size] for y, x in starts)]
+        masks = [mask[y : y + self.crop_size, x : x + self.crop_size] for y, x in starts]
+        tokens, positions = self._layout(tiling, marks)
+        return ProcessedImage(
+            tokens=tokens,
+            images=np.stack([self._patches(crop) for crop in crops]),
+            image_masks=pad_masks(np.stack([self._patches(m[..., None]).mean(-1) for m in masks])),
+            image_input_idx=positions,
+            tiling=tiling,
+        )
+
+    def __call__(self, images: Image.Image | np.ndarray, marks: ImageMarks, **_: Any) -> BatchFeature:
+        processed = self.process(images, marks)
+        return BatchFeature(
+            {
+                "images": torch.from_numpy(processed.images)[None],
+                "image_masks": torch.from_numpy(processed.image_masks)[None],
+                "image_input_idx": torch.from_numpy(processed.image_input_idx)[None],
+            }
+        )
+
+    def _resize_and_pad(self, pixels_HW3: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Largest copy that fits `size`, centred, normalised; and 1 where it has image pixels."""
+        height, width = fitted_size(pixels_HW3.shape[:2], size)
+        resized = torch.nn.functional.interpolate(
+            torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None].to(torch.float32) / 255.0,
+            size=(height, width),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )
+        resized_HW3 = resized[0].clamp_(0.0, 1.0).permute(1, 2, 0).numpy()
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        canvas = np.zeros((*size, 3), np.float32)
+        mask = np.zeros(size, np.float32)
+        canvas[top : top + height, left : left + width] = resized_HW3
+        mask[top : top + height, left : left + width] = 1.0
+        if self.do_normalize:
+            canvas -= np.asarray(self.image_mean, np.float32)
+            canvas /= np.asarray(self.image_std, np.float32)
+        return canvas, mask
+
+    def _patches(self, crop: np.ndarray) -> np.ndarray:
+        """[H, W, K] to [P, patch * patch * K], patches and pixels row by row, channel last."""
+        p = self.image_patch_size
+        return np.ascontiguousarray(rearrange(crop, "(h p) (w q) c -> (h w) (p q c)", p=p, q=p))
+
+    def _layout(self, tiling: tuple[int, int], marks: ImageMarks) -> tuple[np.ndarray, np.ndarray]:
+        """The prompt's image tokens, and where each pooled feature of each crop goes in them."""
+        order = self._reading_order(tiling)
+        window = self.window_size // self.image_patch_size
+        rows, cols = ((n * window + sum(self.overlap_margins) + 1) // 2 for n in tiling)
+        tokens = np.concatenate(
+            [
+                _framed(self.image_token_length_h, self.image_token_length_w, marks),
+                _framed(rows, cols, marks),
+            ]
+        )
+        place_of_patch = np.flatnonzero(tokens == marks.patch)
+        return tokens, np.where(order >= 0, place_of_patch[order.clip(min=0)], UNUSED)
+
+    def _reading_order(self, tiling: tuple[int, int]) -> np.ndarray:
+        """[C, T] number of each kept feature: the whole picture first, then left to right, top to bottom.
+
+        High-resolution features are numbered across crops, row by row of the whole picture, not crop by crop.
+        """
+        height, width = self.image_token_length_h, self.image_token_length_w
+        kept_rows = [self._kept(r, tiling[0], height) for r in range(tiling[0])]
+        kept_cols = [self._kept(c, tiling[1], width) for c in range(tiling[1])]
+        kept = np.zeros((tiling[0], tiling[1], height, width), bool)
+        for r, rows in enumerate(kept_rows):
+            for c, cols in enumerate(kept_cols):
+                kept[r, c, rows, cols] = True
+        across = rearrange(kept, "r c h w -> (r h c w)")
+        numbers = np.where(across, height * width + np.cumsum(across) - 1, -1)
+        high = rearrange(numbers, "(r h c w) -> (r c) (h w)", r=tiling[0], c=tiling[1], h=height)
+        return np.concatenate([np.arange(height * width)[None], high])
+
+    def _kept(self, index: int, count: int, length: int) -> slice:
+        """Pooled rows (or columns) of crop `index` of `count` that do not lie in an inner margin."""
+        before, after = self.overlap_margins
+        patches = self.crop_size // self.image_patch_size
+        patches -= (before if index > 0 else 0) + (after if index < count - 1 else 0)
+        start = before // 2 if index > 0 else 0
+        return slice(start, min(start + (patches + 1) // 2, length))
+
+
+def rgb_array(image: Image.Image | np.ndarray) -> np.ndarray:
+    """A picture as HxWx3 uint8 RGB. EXIF rotation is not applied, as in the released code.
+
+    Raises:
+        ValueError: an array of another shape or type.
+    """
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"an image must be HxWx3 uint8 RGB, not {image.dtype} of shape {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple[int, int]:
+    """(rows, columns) of windows that a picture (less the margin) needs the least scaling for.
+
+    When every tiling would shrink the picture, the one that shrinks least; else the one that enlarges least.
+    """
+    tilings = sorted(
+        ((r, c) for r in range(1, max_crops + 1) for c in range(1, max_crops // r + 1)),
+        key=lambda rc: (rc[0] * rc[1], rc[0]),
+    )
+    with np.errstate(divide="ignore"):
+        sides = np.asarray(tilings, np.float32) * np.float32(window) / np.asarray([height, width], np.float32)
+    scale = sides.min(axis=1)
+    best = np.argmax(scale) if (scale < 1).all() else np.argmin(np.where(scale < 1, np.float32(1e10), scale))
+    return tilings[int(best)]
+
+
+def fitted_size(size: tuple[int, ...], bounds: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the largest copy within `bounds`; in float32, which the released sizes depend on."""
+    height, width = (np.float32(side) for side in size)
+    scale = min(np.float32(bounds[0]) / height, np.float32(bounds[1]) / width)
+    return max(int(height * scale), 1), max(int(width * scale), 1)
+
+
+def pad_masks(masks_CP: np.ndarray) -> np.ndarray:
+    """High-resolution masks, then a row of -1 at the end.
+
+    Row i belongs to crop i of the high-resolution crops but lies beside `images[i]`, which starts with the
+    whole picture. The released weights were trained with this shift, so it must stay.
+    """
+    return np.concatenate([masks_CP, np.full((1, masks_CP.shape[1]), -1.0, np.float32)]).astype(np.float32)
+
+
+def _framed(rows: int, cols: int, marks: ImageMarks) -> np.ndarray:
+    row = [marks.patch] * cols + [marks.col]
+    return np.asarray([marks.start, *(row * rows), marks.end], np.int64)

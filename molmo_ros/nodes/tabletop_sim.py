@@ -1,0 +1,266 @@
+"""tabletop_sim: a simulated table, arm and RGB-D camera on a real ROS graph.
+
+Publishes (names relative to the node's namespace)
+    camera/color/image_raw      sensor_msgs/Image, rgb8
+    camera/depth/image_rect     sensor_msgs/Image, 16UC1 in mm, 0 = no return, registered to the colour image
+    camera/color/camera_info, camera/depth/camera_info
+    joint_states, /tf           the arm, base_link ... tool0
+    /tf_static                  base_link -> camera_link -> camera_color_optical_frame, anew for each scene
+    ~/truth, ~/truth_ids        what really stands there, latched, once per scene; for tests and demo only
+Serves
+    ~/reset_scene               ResetScene.srv; answers when the new scene's first frame is out
+
+Everything of one instant carries one stamp. All work happens on one thread, which the GL context needs
+anyway: a frame takes some 15 ms, so the service never waits long.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidHandle, ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Header
+from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
+
+from molmo_ros.nodes.tabletop_messages import (
+    T_LINK_OPTICAL,
+    camera_info_message,
+    depth_message,
+    image_message,
+    transform_message,
+    truth_message,
+)
+from molmo_ros.sim.depth_noise import NOISES, noisy_depth
+from molmo_ros.sim.scene import ARM_JOINTS, MOST_OBJECTS, SceneRecipe
+from molmo_ros.sim.truth import scene_truth
+from molmo_ros_interfaces.msg import SceneTruth
+from molmo_ros_interfaces.srv import ResetScene
+
+# Reliable serves best-effort subscribers too. The profile in config/fastdds_large_images.xml keeps it
+# lossless.
+IMAGE_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED_QOS = QoSProfile(
+    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+)
+
+
+class TabletopSim(Node):
+    """The node; raises SimulatorUnavailable where MuJoCo or a GL driver is missing."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__("tabletop_sim", **node_options)
+        # Imported here: the import itself needs MuJoCo and a GL driver.
+        from molmo_ros.sim.tabletop import TabletopScene
+
+        self._declare_parameters()
+        self._base_frame = self._text("base_frame")
+        self._link_frame = self._text("camera_frame")
+        self._optical_frame = self._text("optical_frame")
+        self._depth_noise = self._text("depth_noise")
+        if self._depth_noise not in NOISES:
+            raise ValueError(f"depth_noise is '{self._depth_noise}'; valid are {', '.join(NOISES)}")
+        recipe = SceneRecipe(objects=(self._whole("min_objects"), self._whole("max_objects")))
+        self._size = (self._whole("width"), self._whole("height"))
+        self._tabletop = TabletopScene(self._size, recipe, samples=self._whole("antialiasing"))
+        self._color = self.create_publisher(Image, "camera/color/image_raw", IMAGE_QOS)
+        self._depth = self.create_publisher(Image, "camera/depth/image_rect", IMAGE_QOS)
+        self._color_info = self.create_publisher(CameraInfo, "camera/color/camera_info", IMAGE_QOS)
+        self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", IMAGE_QOS)
+        self._joints = self.create_publisher(JointState, "joint_states", 10)
+        self._truth = self.create_publisher(SceneTruth, "~/truth", LATCHED_QOS)
+        self._truth_ids = self.create_publisher(Image, "~/truth_ids", LATCHED_QOS)
+        self._tf = TransformBroadcaster(self)
+        self._tf_static = StaticTransformBroadcaster(self)
+        self._show_scene(self._whole("seed"))
+        self.create_service(ResetScene, "~/reset_scene", self._on_reset_scene)
+        self.create_timer(1.0 / self._number("rate_hz"), self._publish_frame)
+        self.create_timer(1.0 / self._number("tf_rate_hz"), self._publish_arm)
+
+    def close(self) -> None:
+        """Frees the GL context, then the ROS side."""
+        self._tabletop.close()
+        self.destroy_node()
+
+    def _declare_parameters(self) -> None:
+        whole = (
+            ("seed", 1, 0, 2**63 - 1, "scene to start with; the service ~/reset_scene changes it"),
+            ("width", 640, 64, 1920, "[pixel] width of both images"),
+            ("height", 480, 48, 1080, "[pixel] height of both images"),
+            ("min_objects", 4, 1, MOST_OBJECTS, "fewest things in a scene"),
+            ("max_objects", MOST_OBJECTS, 1, MOST_OBJECTS, "most things in a scene"),
+            (
+                "antialiasing",
+                4,
+                0,
+                16,
+                "samples per pixel for smooth edges, 0 = off; costs time once per scene",
+            ),
+        )
+        for name, default, low, high, text in whole:
+            self._declare(
+                name, default, text, integer_range=[IntegerRange(from_value=low, to_value=high, step=1)]
+            )
+        for name, rate, high_hz, text in (
+            ("rate_hz", 10.0, 60.0, "[Hz] images and camera_info"),
+            (
+                "tf_rate_hz",
+                30.0,
+                200.0,
+                "[Hz] the arm's transforms and joint_states, besides those of each frame",
+            ),
+        ):
+            bounds_hz = [FloatingPointRange(from_value=0.1, to_value=high_hz)]
+            self._declare(name, rate, text, floating_point_range=bounds_hz)
+        self._declare(
+            "depth_noise", "d435", f"what the depth looks like: {', '.join(NOISES)} (none = perfect)"
+        )
+        self._declare("base_frame", "base_link", "frame of the arm's base, on the table top")
+        self._declare("camera_frame", "camera_link", "frame of the camera's body (x forward, z up)")
+        self._declare(
+            "optical_frame", "camera_color_optical_frame", "frame of both images (z forward, y down)"
+        )
+
+    def _declare(self, name: str, default: Any, text: str, **ranges: Any) -> None:
+        self.declare_parameter(name, default, ParameterDescriptor(description=text, read_only=True, **ranges))
+
+    def _whole(self, name: str) -> int:
+        return int(self.get_parameter(name).get_parameter_value().integer_value)
+
+    def _number(self, name: str) -> float:
+        return float(self.get_parameter(name).get_parameter_value().double_value)
+
+    def _text(self, name: str) -> str:
+        return str(self.get_parameter(name).get_parameter_value().string_value)
+
+    def _on_reset_scene(
+        self, request: ResetScene.Request, response: ResetScene.Response
+    ) -> ResetScene.Response:
+        response.message = self._show_scene(request.seed)
+        response.success = True
+        return response
+
+    def _show_scene(self, seed: int) -> str:
+        """Sets up a scene, publishes its camera pose, first frame and truth, and says what stands there."""
+        state = self._tabletop.reset(seed)
+        self._frame = 0
+        T_base_optical = state.camera.T_base_camera
+        stamp = self._now()
+        T_base_link = T_base_optical @ np.linalg.inv(T_LINK_OPTICAL)
+        self._tf_static.sendTransform(
+            [
+                transform_message(self._base_frame, self._link_frame, T_base_link, stamp),
+                transform_message(self._link_frame, self._optical_frame, T_LINK_OPTICAL, stamp),
+            ]
+        )
+        # The arm rests, so its messages are made once and stamped anew each time.
+        self._arm_tf = [
+            transform_message(self._base_frame if parent == "base_link" else parent, child, T, stamp)
+            for parent, child, T in self._tabletop.arm_transforms()
+        ]
+        still = [0.0] * len(ARM_JOINTS)
+        self._arm_joints = JointState(name=list(ARM_JOINTS), position=list(state.arm_rad), velocity=still)
+        self._camera_info = camera_info_message(self._tabletop.K(), self._size, self._header("", stamp))
+        first_stamp = self._publish_frame()
+        ids = self._tabletop.render(segmentation=True).ids
+        assert ids is not None  # segmentation was asked for
+        truths = scene_truth(state, ids)
+        self._truth.publish(truth_message(state, truths, self._header(self._base_frame, first_stamp)))
+        self._truth_ids.publish(
+            image_message(ids.astype(np.uint16), "mono16", self._header(self._optical_frame, first_stamp))
+        )
+        labels = ", ".join(thing.label for thing in state.objects)
+        self.get_logger().info(f"scene {seed}: {labels}")
+        return labels
+
+    def _publish_frame(self) -> Time:
+        """Colour, depth, both infos and the arm, all of one instant; returns its stamp.
+
+        A picture that nobody listens to is not made, as camera drivers do it.
+        """
+        stamp = self._now()
+        header = self._header(self._optical_frame, stamp)
+        self._frame += 1
+        self._publish_arm(stamp)
+        info = self._camera_info
+        info.header = header
+        self._color_info.publish(info)
+        self._depth_info.publish(info)
+        wants_color = self._color.get_subscription_count() > 0
+        wants_depth = self._depth.get_subscription_count() > 0
+        if wants_color or wants_depth:
+            view = self._tabletop.render(frame=self._frame)
+            if wants_color:
+                self._color.publish(image_message(view.color, "rgb8", header))
+            if wants_depth:
+                self._depth.publish(depth_message(self._with_noise(view.depth_m, info.k[0]), header))
+        return stamp
+
+    def _with_noise(self, depth_m: NDArray[np.float32], focal_px: float) -> NDArray[np.float32]:
+        state = self._tabletop.state
+        assert state is not None  # __init__ shows a scene before any timer runs
+        rng = np.random.default_rng([state.seed, self._frame])
+        return noisy_depth(depth_m, focal_px, rng, self._depth_noise)
+
+    def _publish_arm(self, stamp: Time | None = None) -> None:
+        stamp = stamp or self._now()
+        for transform in self._arm_tf:
+            transform.header.stamp = stamp
+        self._arm_joints.header.stamp = stamp
+        self._tf.sendTransform(self._arm_tf)
+        self._joints.publish(self._arm_joints)
+
+    def _now(self) -> Time:
+        return self.get_clock().now().to_msg()
+
+    @staticmethod
+    def _header(frame_id: str, stamp: Time) -> Header:
+        return Header(stamp=stamp, frame_id=frame_id)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the node until SIGINT or SIGTERM; 0 then, 1 when it could not start."""
+    stop = False
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+
+    # Own handlers: rclpy's would end the context under a callback that is publishing.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    try:
+        node = TabletopSim()
+    except (ImportError, ParameterException, ValueError) as error:
+        sys.stderr.write(f"tabletop_sim cannot start: {error}\n")
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop:
+            executor.spin_once(timeout_sec=0.2)
+    except (ExternalShutdownException, InvalidHandle):
+        pass  # someone else shut the context down: that is a request to end, too
+    finally:
+        executor.shutdown()
+        node.close()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

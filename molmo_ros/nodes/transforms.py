@@ -1,0 +1,198 @@
+"""TF at an image's stamp, listened to only while a request waits.
+
+/tf_static is always subscribed (it speaks once). /tf is subscribed between `open` and `close`: at 100 Hz it
+would cost a Python node a tenth of a core for nothing. Each opening starts with a fresh buffer that holds the
+static transforms, because interpolating between what was heard in an earlier window and now would invent motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import Transform, TransformStamped
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.subscription import Subscription
+from rclpy.time import Time
+from tf2_msgs.msg import TFMessage
+from tf2_ros import Buffer, TransformException
+
+from molmo_ros.geometry.pose import transform as rigid_transform
+from molmo_ros.outcome import Code, PointingError
+
+_STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_DYNAMIC_QOS = QoSProfile(depth=100)
+_NAMED_FRAMES = 12
+
+
+@dataclass
+class _Edge:
+    """What has been heard about one child frame; static edges hold at every time."""
+
+    parent: str
+    static: bool
+    first_ns: int
+    last_ns: int
+
+
+class TransformWindow:
+    """Use from the thread of the executor that spins `node`."""
+
+    def __init__(self, node: Node, on_change: Callable[[], None]) -> None:
+        """`on_change` is called after every transform message while the window is open."""
+        self._node = node
+        self._on_change = on_change
+        self._static: dict[str, TransformStamped] = {}
+        self._edges: dict[str, _Edge] = {}
+        self._buffer: Buffer | None = None
+        self._dynamic_subscription: Subscription | None = None
+        self._static_subscription = node.create_subscription(
+            TFMessage, "/tf_static", self._hear_static, _STATIC_QOS
+        )
+
+    def open(self) -> None:
+        self._buffer = Buffer()
+        self._edges = {}
+        for transform in self._static.values():
+            self._add(transform, static=True)
+        self._dynamic_subscription = self._node.create_subscription(
+            TFMessage, "/tf", self._hear_dynamic, _DYNAMIC_QOS
+        )
+
+    def close(self) -> None:
+        if self._dynamic_subscription is not None:
+            self._node.destroy_subscription(self._dynamic_subscription)
+            self._dynamic_subscription = None
+        self._buffer = None
+
+    def T_at(self, target_frame: str, source_frame: str, stamp_ns: int) -> np.ndarray:
+        """4x4 `T_target_source` at the stamp: takes points of source_frame to target_frame.
+
+        Raises PointingError(TF_UNAVAILABLE) that says what is known instead: the frames, or the interval of time.
+        """
+        if self._buffer is None:
+            raise RuntimeError("TransformWindow.T_at needs an open window")
+        if target_frame == source_frame:
+            return np.eye(4)
+        self._require_cover(target_frame, source_frame, stamp_ns)
+        try:
+            found = self._buffer.lookup_transform(target_frame, source_frame, Time(nanoseconds=stamp_ns))
+        except TransformException as error:
+            raise PointingError(
+                Code.TF_UNAVAILABLE, f"no transform from {source_frame} to {target_frame}: {error}"
+            ) from error
+        return _matrix(found.transform)
+
+    def _require_cover(self, target_frame: str, source_frame: str, stamp_ns: int) -> None:
+        """Look at what was heard before asking the buffer: cheap enough for every message, and it explains."""
+        known = self._known_frames()
+        for frame in (source_frame, target_frame):
+            if frame not in known:
+                names = ", ".join(sorted(known)[:_NAMED_FRAMES]) or "none"
+                more = f" and {len(known) - _NAMED_FRAMES} more" if len(known) > _NAMED_FRAMES else ""
+                raise PointingError(
+                    Code.TF_UNAVAILABLE, f"TF has no frame {frame!r}; frames heard of: {names}{more}"
+                )
+        source_root, source_path = self._path_to_root(source_frame)
+        target_root, target_path = self._path_to_root(target_frame)
+        if source_root != target_root:
+            raise PointingError(
+                Code.TF_UNAVAILABLE,
+                f"{source_frame} and {target_frame} are not connected in TF: their trees end in "
+                f"{source_root} and {target_root}",
+            )
+        moving = {
+            child: self._edges[child]
+            for child in set(source_path) ^ set(target_path)
+            if not self._edges[child].static
+        }
+        if not moving:
+            return
+        latest_start = max(moving, key=lambda child: moving[child].first_ns)
+        earliest_end = min(moving, key=lambda child: moving[child].last_ns)
+        first_ns, last_ns = moving[latest_start].first_ns, moving[earliest_end].last_ns
+        if first_ns <= stamp_ns <= last_ns:
+            return
+        if stamp_ns > last_ns:
+            where, limiting = f"{(stamp_ns - last_ns) / 1e9:.3f} s after", earliest_end
+        else:
+            where, limiting = f"{(first_ns - stamp_ns) / 1e9:.3f} s before", latest_start
+        raise PointingError(
+            Code.TF_UNAVAILABLE,
+            f"the image's stamp lies {where} what TF covers from {source_frame} to {target_frame} "
+            f"({_seconds(first_ns)} to {_seconds(last_ns)}, heard while this request waited; "
+            f"the limit is {moving[limiting].parent} -> {limiting})",
+        )
+
+    def _known_frames(self) -> set[str]:
+        return set(self._edges) | {edge.parent for edge in self._edges.values()}
+
+    def _path_to_root(self, frame: str) -> tuple[str, list[str]]:
+        """The root above a frame, and the child frames of the edges on the way."""
+        path: list[str] = []
+        while frame in self._edges:
+            if frame in path:
+                raise PointingError(
+                    Code.TF_UNAVAILABLE,
+                    f"TF runs in a loop: {' -> '.join([*path, frame])}; two nodes publish it",
+                )
+            path.append(frame)
+            frame = self._edges[frame].parent
+        return frame, path
+
+    def _hear_static(self, message: TFMessage) -> None:
+        for transform in message.transforms:
+            self._static[_plain(transform.child_frame_id)] = transform
+            if self._buffer is not None:
+                self._add(transform, static=True)
+        if self._buffer is not None:
+            self._on_change()
+
+    def _hear_dynamic(self, message: TFMessage) -> None:
+        if self._buffer is None:
+            return
+        for transform in message.transforms:
+            self._add(transform, static=False)
+        self._on_change()
+
+    def _add(self, transform: TransformStamped, *, static: bool) -> None:
+        assert self._buffer is not None
+        child, parent = _plain(transform.child_frame_id), _plain(transform.header.frame_id)
+        if not child or not parent or child == parent or not _is_finite(transform.transform):
+            self._node.get_logger().warning(
+                f"TF from {parent!r} to {child!r} is malformed and left out", throttle_duration_sec=10.0
+            )
+            return
+        stamp = transform.header.stamp
+        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        if static:
+            self._buffer.set_transform_static(transform, "molmo_ros")
+        else:
+            self._buffer.set_transform(transform, "molmo_ros")
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent or edge.static != static:
+            self._edges[child] = _Edge(parent, static, stamp_ns, stamp_ns)
+        else:
+            edge.first_ns, edge.last_ns = min(edge.first_ns, stamp_ns), max(edge.last_ns, stamp_ns)
+
+
+def _matrix(transform: Transform) -> np.ndarray:
+    t, q = transform.translation, transform.rotation
+    return rigid_transform([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
+
+
+def _plain(frame: str) -> str:
+    """tf2 names frames without the leading slash that tf1 used."""
+    return frame.lstrip("/")
+
+
+def _is_finite(transform: Transform) -> bool:
+    t, q = transform.translation, transform.rotation
+    norm = np.linalg.norm([q.x, q.y, q.z, q.w])
+    return bool(np.isfinite([t.x, t.y, t.z, norm]).all() and norm > 1e-6)
+
+
+def _seconds(stamp_ns: int) -> str:
+    return f"{stamp_ns / 1e9:.3f}"

@@ -1,0 +1,137 @@
+"""What people ask about a table, and Molmo's words for the answer.
+
+Wordings follow the families PixMo-Points trains ("Point to ...", "Where is ...?"), labels are lower case,
+coordinates are percent of width and height with one decimal, points are sorted by x, then y, after
+rounding, and what is not there gets "There are none." (Deitke et al. 2024, arXiv:2409.17146).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ABSENT_ANSWER = " There are none."
+
+#: The wording the pointing node uses by default comes first and is drawn most often.
+TEMPLATES = (
+    "Point to the {label}.",
+    "Point to {label}.",
+    "Point to a {label}.",
+    "Point to the {label}",
+    "point to the {label}",
+    "Where is the {label}?",
+    "Show me the {label}.",
+    "Find the {label}.",
+    "Locate the {label}",
+    "Can you see the {label} in the image? Point to it.",
+    "pointing: {label}",
+)
+PLURAL_TEMPLATES = (
+    "Point to all the {label}.",
+    "Point to the {label}.",
+    "Point to every {label}.",
+    "Where are the {label}?",
+    "Find all {label}.",
+)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object seen in a picture: its words and the point on it, in percent of width and height."""
+
+    colour: str
+    kind: str
+    x: float
+    y: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.colour} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its true answer; `targets` are indices into the things asked about, empty when absent."""
+
+    text: str
+    answer: str
+    label: str
+    targets: tuple[int, ...]
+
+
+def plural(kind: str) -> str:
+    return kind + ("es" if kind.endswith(("s", "x", "ch")) else "s")
+
+
+def points_answer(xy: Sequence[tuple[float, float]], label: str) -> str:
+    """Molmo's words for these points (percent), leading space included; none give the absent answer."""
+    rounded = sorted((round(x, 1), round(y, 1)) for x, y in xy)
+    if not rounded:
+        return ABSENT_ANSWER
+    if len(rounded) == 1:
+        (x, y), tag, places = rounded[0], "point", ""
+        places = f'x="{x:.1f}" y="{y:.1f}"'
+    else:
+        tag = "points"
+        places = " ".join(f'x{i}="{x:.1f}" y{i}="{y:.1f}"' for i, (x, y) in enumerate(rounded, 1))
+    return f' <{tag} {places} alt="{label}">{label}</{tag}>'
+
+
+def ask_about(things: Sequence[Thing], index: int, rng: np.random.Generator) -> Question:
+    """A question naming one thing by colour and kind; all things of the same words are its targets."""
+    label = things[index].label
+    targets = tuple(i for i, thing in enumerate(things) if thing.label == label)
+    return _question(_draw(TEMPLATES, rng), label, things, targets)
+
+
+def ask_by_kind(things: Sequence[Thing], kind: str, rng: np.random.Generator) -> Question:
+    """A question naming only the kind, in the singular or plural as the picture has it."""
+    targets = tuple(i for i, thing in enumerate(things) if thing.kind == kind)
+    if len(targets) > 1:
+        return _question(_draw(PLURAL_TEMPLATES, rng), plural(kind), things, targets)
+    return _question(_draw(TEMPLATES, rng), kind, things, targets)
+
+
+def ask_by_colour(things: Sequence[Thing], colour: str, rng: np.random.Generator) -> Question:
+    """A question naming only the colour ("the red thing")."""
+    targets = tuple(i for i, thing in enumerate(things) if thing.colour == colour)
+    word = str(rng.choice(["thing", "object"]))
+    if len(targets) > 1:
+        return _question(_draw(PLURAL_TEMPLATES, rng), f"{colour} {plural(word)}", things, targets)
+    return _question(_draw(TEMPLATES, rng), f"{colour} {word}", things, targets)
+
+
+def ask_absent(
+    things: Sequence[Thing], colours: Sequence[str], kinds: Sequence[str], rng: np.random.Generator
+) -> Question:
+    """A question for something that is not there; mostly a near miss: a kind or a colour that is there."""
+    present = {thing.label for thing in things}
+    near = [f"{c} {t.kind}" for t in things for c in colours] + [f"{t.colour} {k}" for t in things for k in kinds]
+    far = [f"{c} {k}" for c in colours for k in kinds]
+    candidates = [label for label in (near if rng.random() < 0.7 else far) if label not in present]
+    return _question(_draw(TEMPLATES, rng), str(rng.choice(candidates)), things, ())
+
+
+def _question(template: str, label: str, things: Sequence[Thing], targets: tuple[int, ...]) -> Question:
+    answer = points_answer([(things[i].x, things[i].y) for i in targets], label)
+    return Question(text=template.format(label=label), answer=answer, label=label, targets=targets)
+
+
+def _draw(templates: Sequence[str], rng: np.random.Generator) -> str:
+    """The first template four times as often as each other one."""
+    index = int(rng.integers(len(templates) + 3))
+    return templates[max(index - 3, 0)]
+
+
+def every_wording(colours: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """All words of the world in all wordings: what the tokenizer learns from."""
+    nouns = [*kinds, "thing", "object"]
+    labels = [f"{c} {k}" for c in colours for k in nouns] + list(kinds)
+    plurals = [f"{c} {plural(k)}" for c in colours for k in nouns] + [plural(k) for k in kinds]
+    texts = [f" User: {t.format(label=x)} Assistant:" for x in labels for t in TEMPLATES]
+    texts += [f" User: {t.format(label=x)} Assistant:" for x in plurals for t in PLURAL_TEMPLATES]
+    texts += [points_answer([(12.3, 45.6)], x) for x in labels] + [ABSENT_ANSWER] * 50
+    texts += [points_answer([(12.3, 45.6), (45.6, 78.9), (66.6, 9.0)], x) for x in plurals]
+    return texts

@@ -1,0 +1,56 @@
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+SIM = ["mujoco>=4,<5", "trimesh", "scipy"]
+TRAINING = [*SIM, "tensorboard", "psutil"]
+
+setup(
+    name="molmo_ros",
+    version="0.1.0",
+    description="Words to 3D goals: pointing with Molmo on a ROS 2 graph",
+    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="molmo_ros maintainers",
+    maintainer_email="molmo_ros@users.noreply.github.com",
+    python_requires=">=3.11",
+    packages=find_packages(include=["molmo_ros", "molmo_ros.*"]),
+    package_data={"molmo_ros": ["py.typed", "models/*/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/molmo_ros"]),
+        ("share/molmo_ros", ["package.xml"]),
+        ("share/molmo_ros/launch", sorted(glob("launch/*.launch.*"))),
+        (
+            "share/molmo_ros/config",
+            sorted(glob("config/*.yaml") + glob("config/*.xml") + glob("config/*.rviz")),
+        ),
+    ],
+    install_requires=[
+        "torch>=2.4",
+        "transformers>=5.20,<6",
+        "tokenizers",
+        "safetensors",
+        "einops",
+        "numpy",
+        "pillow",
+        "pyyaml",
+        "rich",
+    ],
+    extras_require={
+        "sim": SIM,
+        "planning": ["roboplan>=0.7,<0.8"],
+        "serving": ["ray[serve]>=2.40"],
+        "training": TRAINING,
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"],
+    },
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "pointing_node = molmo_ros.nodes.pointing_node:main",
+            "tabletop_sim = molmo_ros.nodes.tabletop_sim:main",
+            "molmo_ros = molmo_ros.cli:main",
+        ],
+    },
+)

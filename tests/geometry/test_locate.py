@@ -1,0 +1,203 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from molmo_ros.geometry import (
+    PROFILES,
+    CameraModel,
+    ExtrinsicError,
+    Frame,
+    Limits,
+    inverse,
+    locate,
+    transform,
+)
+from molmo_ros.outcome import Code, PointingError
+from molmo_ros.pointing.point import Point2D
+from molmo_ros.sim.depth_noise import noisy_depth
+
+Plane = Callable[[np.ndarray, float], np.ndarray]
+
+
+def point(u: float, v: float, sigma_px: float = 2.0) -> Point2D:
+    return Point2D(u=u, v=v, label="red cube", confidence=0.9, sigma_px=sigma_px, index=0)
+
+
+def looking_down(height_m: float = 0.8, tilt_deg: float = 40.0) -> np.ndarray:
+    """T_base_camera of a camera opposite the robot, `tilt_deg` up from straight down."""
+    down = np.array([[0.0, -1, 0], [-1, 0, 0], [0, 0, -1]])
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_euler("y", tilt_deg, degrees=True).as_matrix() @ down
+    T[:3, 3] = [1.0, 0.1, height_m]
+    return T
+
+
+def table_depth(camera: CameraModel, T_base_camera: np.ndarray, table_z_m: float = 0.0) -> np.ndarray:
+    v, u = np.mgrid[: camera.height, : camera.width]
+    rays = camera.rays(np.column_stack([u.ravel(), v.ravel()])) @ T_base_camera[:3, :3].T
+    depth = (table_z_m - T_base_camera[2, 3]) / rays[:, 2]
+    return np.where(depth > 0, depth, np.nan).reshape(camera.height, camera.width).astype(np.float32)
+
+
+def frame(camera: CameraModel, depth: np.ndarray | None) -> Frame:
+    color = np.zeros((camera.height, camera.width, 3), np.uint8)
+    return Frame(
+        color_HW3=color, depth_m=depth, camera=camera, stamp_ns=0, frame_id="camera_color_optical_frame"
+    )
+
+
+@pytest.fixture(scope="module")
+def scene(camera: CameraModel) -> tuple[Frame, np.ndarray]:
+    T = looking_down()
+    return frame(camera, table_depth(camera, T)), T
+
+
+def test_a_point_on_the_table_lands_on_the_table(scene: tuple[Frame, np.ndarray]) -> None:
+    view, T = scene
+    wanted_base = np.array([0.45, 0.05, 0.0])
+    wanted_cam = (inverse(T) @ [*wanted_base, 1])[:3]
+    u, v = view.camera.project([wanted_cam])[0]
+    located = locate(view, point(u, v), T)
+    assert located.outcome.ok
+    np.testing.assert_allclose(located.position_base_m, wanted_base, atol=1e-4)
+    np.testing.assert_allclose(located.normal_base, [0, 0, 1], atol=0.01)
+    np.testing.assert_allclose(located.T_base_target[:3, 3], located.position_base_m)
+
+
+def test_the_goal_comes_from_above_or_against_the_surface(camera: CameraModel, plane_depth: Plane) -> None:
+    normal = np.array([np.sin(0.5), 0.0, -np.cos(0.5)])
+    view = frame(camera, plane_depth(normal, 0.7))
+    T = transform([0.5, 0, 1.0], Rotation.from_euler("x", 180, degrees=True).as_quat())
+    above = locate(view, point(320, 240), T)
+    against = locate(view, point(320, 240), T, approach="surface_normal")
+    np.testing.assert_allclose(above.T_base_target[:3, 2], [0, 0, -1])
+    np.testing.assert_allclose(against.T_base_target[:3, 2], -against.normal_base, atol=1e-6)
+    np.testing.assert_allclose(against.normal_base, [np.sin(0.5), 0, np.cos(0.5)], atol=2e-3)
+
+
+def test_the_covariance_is_turned_into_the_base_frame(camera: CameraModel, plane_depth: Plane) -> None:
+    """A camera looking along the base's x axis is unsure of depth along x."""
+    T = transform([0, 0, 0.5], Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]).as_quat())
+    view = frame(camera, plane_depth(np.array([0.0, 0, -1]), 1.0))
+    located = locate(view, point(320, 240, sigma_px=6.0), T)
+    assert located.depth is not None
+    assert located.position_cov_m2[0, 0] == pytest.approx(located.depth.sigma_m**2, rel=0.05)
+    assert located.position_cov_m2[1, 1] == pytest.approx((6 / 600) ** 2, rel=0.05)
+
+
+def test_an_unknown_pixel_error_takes_the_assumed_one(scene: tuple[Frame, np.ndarray]) -> None:
+    view, T = scene
+    limits = Limits(sigma_px_if_unknown=5.0)
+    unknown = locate(view, point(320, 240, sigma_px=float("nan")), T, limits=limits)
+    known = locate(view, point(320, 240, sigma_px=5.0), T)
+    np.testing.assert_allclose(unknown.position_cov_m2, known.position_cov_m2)
+
+
+def test_no_depth_is_an_outcome_without_a_position(camera: CameraModel) -> None:
+    empty = frame(camera, np.full((480, 640), np.nan, np.float32))
+    for view in (empty, frame(camera, None)):
+        located = locate(view, point(320, 240), looking_down())
+        assert located.outcome.code == Code.NO_DEPTH
+        assert located.depth is None
+        assert np.isnan(located.position_base_m).all()
+        assert np.isnan(located.T_base_target).all()
+
+
+def test_out_of_range_says_the_range(scene: tuple[Frame, np.ndarray]) -> None:
+    view, T = scene
+    located = locate(view, point(320, 240), T, limits=Limits(max_range_m=0.5))
+    assert located.outcome.code == Code.OUT_OF_RANGE
+    assert "allowed is 0.1 to 0.5 m" in located.outcome.message
+    assert np.isfinite(located.position_base_m).all()
+
+
+def test_outside_the_workspace_says_which_limit_and_by_how_much(scene: tuple[Frame, np.ndarray]) -> None:
+    view, T = scene
+    here = locate(view, point(320, 240), T).position_base_m
+    box = Limits(
+        workspace_min_m=(here[0] - 1, here[1] + 0.25, here[2] - 1),
+        workspace_max_m=(here[0] - 0.125, here[1] + 1, here[2] + 1),
+    )
+    outcome = locate(view, point(320, 240), T, limits=box).outcome
+    assert outcome.code == Code.OUTSIDE_WORKSPACE
+    assert "x = " in outcome.message
+    assert "is 0.125 m above the maximum" in outcome.message
+    assert "y = " in outcome.message
+    assert "is 0.250 m below the minimum" in outcome.message
+    assert "z = " not in outcome.message
+
+
+def test_a_thread_can_be_met_from_above_but_has_no_normal(camera: CameraModel) -> None:
+    depth = np.full((480, 640), np.nan, np.float32)
+    depth[:, 320] = 0.5
+    view = frame(camera, depth)
+    assert locate(view, point(320, 240), looking_down()).outcome.ok
+    against = locate(view, point(320, 240), looking_down(), approach="surface_normal")
+    assert against.outcome.code == Code.AMBIGUOUS_DEPTH
+
+
+def test_a_point_off_the_image_is_an_outcome(scene: tuple[Frame, np.ndarray]) -> None:
+    assert locate(scene[0], point(900, 10), scene[1]).outcome.code == Code.INVALID_REQUEST
+
+
+def test_a_transform_that_is_not_rigid_is_refused(scene: tuple[Frame, np.ndarray]) -> None:
+    with pytest.raises(PointingError, match="T_base_camera is not rigid"):
+        locate(scene[0], point(320, 240), np.diag([1.1, 1, 1, 1]))
+
+
+def test_an_unknown_approach_is_refused_with_the_known_ones(scene: tuple[Frame, np.ndarray]) -> None:
+    with pytest.raises(PointingError, match="valid are top_down, surface_normal"):
+        locate(*scene_with_point(scene), approach="sideways")  # type: ignore[arg-type]
+
+
+def scene_with_point(scene: tuple[Frame, np.ndarray]) -> tuple[Frame, Point2D, np.ndarray]:
+    return scene[0], point(320, 240), scene[1]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"min_range_m": 2.0, "max_range_m": 1.0},
+        {"min_range_m": -1.0},
+        {"max_range_m": float("nan")},
+        {"workspace_min_m": (0, 0, 1), "workspace_max_m": (1, 1, 0)},
+        {"workspace_min_m": (0, float("nan"), 0)},
+    ],
+)
+def test_empty_limits_are_refused(bad: dict) -> None:
+    with pytest.raises(PointingError, match="empty"):
+        Limits(**bad)
+
+
+@pytest.mark.parametrize("noise", ["d435", "kinect"])
+def test_on_noisy_depth_the_covariance_holds_the_truth_as_often_as_it_says(
+    camera: CameraModel, noise: str
+) -> None:
+    """A slanted table through the sensor's noise, with wrong pixels and a wrong mount; 95 % ellipsoid."""
+    rng = np.random.default_rng(7)
+    extrinsic = ExtrinsicError(translation_m=0.002, rotation_rad=0.003)
+    inside, trials = 0, 0
+    for _ in range(15):
+        T = looking_down(rng.uniform(0.5, 1.0), rng.uniform(10, 55))
+        perfect = table_depth(camera, T)
+        view = frame(camera, noisy_depth(perfect, camera.fx, rng, noise))
+        for _ in range(40):
+            uv = rng.uniform([40, 40], [600, 440])
+            sigma_px = rng.uniform(0.3, 4)
+            turn = Rotation.from_rotvec(rng.normal(0, extrinsic.rotation_rad, 3)).as_matrix()
+            shift = rng.normal(0, extrinsic.translation_m, 3)
+            truth_cam = camera.deproject([uv], [perfect[round(uv[1]), round(uv[0])]])[0]
+            truth_cam *= -T[2, 3] / (T[:3, :3] @ truth_cam)[2]  # exactly on the table
+            truth = T[:3, :3] @ (turn @ truth_cam + shift) + T[:3, 3]
+            u, v = uv + rng.normal(0, sigma_px, 2)
+            pointed = point(u, v, sigma_px=sigma_px)
+            located = locate(view, pointed, T, profile=PROFILES[noise], extrinsic=extrinsic)
+            if located.outcome.code == Code.NO_DEPTH:
+                continue
+            miss = located.position_base_m - truth
+            inside += miss @ np.linalg.solve(located.position_cov_m2, miss) < 7.815
+            trials += 1
+    assert trials > 570
+    assert 0.90 <= inside / trials <= 0.99

@@ -1,0 +1,233 @@
+"""One end of a real ROS graph for tests: a camera that can be made to misbehave, and a caller of the node."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, TransformStamped
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, Image
+from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
+
+from molmo_ros_interfaces.msg import TargetArray
+from molmo_ros_interfaces.srv import PointTo
+
+WIDTH, HEIGHT, FOCAL_PX, DEPTH_M = 160, 120, 150.0, 0.8
+OPTICAL = "camera_color_optical_frame"
+SCRIPT = Path(__file__).with_name("scripted_pointing_node.py")
+CAMERA_POSITION = (0.5, 0.1, 1.0)
+
+
+@dataclass
+class Behaviour:
+    """What the camera does; the defaults are a good camera looking straight down from 1 m above base_link."""
+
+    color: bool = True
+    depth: bool = True
+    info: bool = True
+    color_age_s: float = 0.0
+    depth_age_s: float = 0.0
+    depth_size: tuple[int, int] = (WIDTH, HEIGHT)
+    depth_m: float = DEPTH_M
+    color_bytes: int | None = None
+    color_encoding: str = "rgb8"
+    info_size: tuple[int, int] = (WIDTH, HEIGHT)
+    k00: float = FOCAL_PX
+    frame_id: str = OPTICAL
+    moving_frame: bool = False
+    stamps_sent: list[int] = field(default_factory=list)
+
+
+class Camera:
+    """Publishes at 20 Hz from its own node; `behaviour` may be replaced at any time."""
+
+    def __init__(self, node: Node, reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE) -> None:
+        self.node = node
+        self.behaviour = Behaviour()
+        qos = QoSProfile(depth=5, reliability=reliability)
+        self._color = node.create_publisher(Image, "camera/color/image_raw", qos)
+        self._depth = node.create_publisher(Image, "camera/depth/image_rect", qos)
+        self._info = node.create_publisher(CameraInfo, "camera/color/camera_info", qos)
+        self._static = StaticTransformBroadcaster(node)
+        self._static.sendTransform(_looking_down("base_link", OPTICAL))
+        self._dynamic = TransformBroadcaster(node)
+        node.create_timer(0.05, self._publish)
+
+    @property
+    def subscribers(self) -> int:
+        return sum(
+            publisher.get_subscription_count() for publisher in (self._color, self._depth, self._info)
+        )
+
+    def _publish(self) -> None:
+        does = self.behaviour
+        now_ns = self.node.get_clock().now().nanoseconds
+        color_ns = now_ns - round(does.color_age_s * 1e9)
+        if does.moving_frame:
+            transform = _looking_down("base_link", "moving_camera")
+            transform.header.stamp = Time(nanoseconds=now_ns).to_msg()
+            self._dynamic.sendTransform(transform)
+        if does.info:
+            info = CameraInfo(width=does.info_size[0], height=does.info_size[1], distortion_model="plumb_bob")
+            _stamp(info, color_ns, does.frame_id)
+            cx, cy = (WIDTH - 1) / 2, (HEIGHT - 1) / 2
+            info.k = [does.k00, 0.0, cx, 0.0, FOCAL_PX, cy, 0.0, 0.0, 1.0]
+            info.p = [does.k00, 0.0, cx, 0.0, 0.0, FOCAL_PX, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+            info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+            info.d = [0.0] * 5
+            self._info.publish(info)
+        if does.depth:
+            width, height = does.depth_size
+            depth = Image(width=width, height=height, encoding="16UC1", step=2 * width)
+            _stamp(depth, now_ns - round(does.depth_age_s * 1e9), does.frame_id)
+            depth.data = np.full((height, width), round(1000 * does.depth_m), np.uint16).tobytes()
+            self._depth.publish(depth)
+        if does.color:
+            color = Image(width=WIDTH, height=HEIGHT, encoding=does.color_encoding, step=3 * WIDTH)
+            _stamp(color, color_ns, does.frame_id)
+            size = 3 * WIDTH * HEIGHT if does.color_bytes is None else does.color_bytes
+            color.data = bytes(size)
+            self._color.publish(color)
+            does.stamps_sent.append(color_ns)
+
+
+class Caller:
+    """Calls `point_to` and keeps what the node publishes."""
+
+    def __init__(self, node: Node, name: str = "/pointing_node") -> None:
+        self.node = node
+        self.goals: list[PoseStamped] = []
+        self.targets: list[TargetArray] = []
+        self.client = node.create_client(PointTo, f"{name}/point_to")
+        self._heard = threading.Condition()
+        node.create_subscription(PoseStamped, f"{name}/goal_pose", self._keep(self.goals), 10)
+        node.create_subscription(TargetArray, f"{name}/targets", self._keep(self.targets), 10)
+
+    def _keep(self, kept: list[Any]) -> Callable[[Any], None]:
+        def keep(message: Any) -> None:
+            with self._heard:
+                kept.append(message)
+                self._heard.notify_all()
+
+        return keep
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+        """Until something that was heard makes the condition true."""
+        with self._heard:
+            return self._heard.wait_for(condition, timeout_s)
+
+    def ask(self, target: str, **fields: Any) -> PendingReply:
+        return PendingReply(self.client.call_async(PointTo.Request(target=target, **fields)))
+
+    def point_to(self, target: str, timeout_s: float = 20.0, **fields: Any) -> PointTo.Response:
+        return self.ask(target, **fields).get(timeout_s)
+
+
+class PendingReply:
+    def __init__(self, future: Any) -> None:
+        self._future = future
+        self._done = threading.Event()
+        future.add_done_callback(lambda _: self._done.set())
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def get(self, timeout_s: float = 20.0) -> PointTo.Response:
+        assert self._done.wait(timeout_s), f"no reply within {timeout_s} s"
+        return self._future.result()
+
+
+class Graph:
+    """The test's own end: one context, one executor in a thread, and the processes it started."""
+
+    def __init__(self, domain_id: int) -> None:
+        os.environ["ROS_DOMAIN_ID"] = str(domain_id)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        rclpy.init(args=[], domain_id=domain_id)
+        self._executor = SingleThreadedExecutor()
+        self._processes: list[subprocess.Popen[str]] = []
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
+
+    def node(self, name: str, namespace: str = "/") -> Node:
+        node = rclpy.create_node(name, namespace=namespace)
+        self._executor.add_node(node)
+        return node
+
+    def drop(self, node: Node) -> None:
+        self._executor.remove_node(node)
+        node.destroy_node()
+
+    def start(self, *command: str, log: Path) -> subprocess.Popen[str]:
+        with log.open("w") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True)
+        self._processes.append(process)
+        return process
+
+    def start_scripted_node(self, log: Path, *ros_args: str) -> subprocess.Popen[str]:
+        return self.start(sys.executable, str(SCRIPT), "--ros-args", *ros_args, log=log)
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._executor.shutdown()
+        self._thread.join(10)
+        rclpy.try_shutdown()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 15.0) -> bool:
+    """For states that nothing announces, such as a subscription count; true as soon as it holds."""
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end_s:
+            return False
+        threading.Event().wait(0.02)
+    return True
+
+
+def _looking_down(parent: str, child: str) -> TransformStamped:
+    """Optical axis along -z of the parent; image x along the parent's x."""
+    transform = TransformStamped(child_frame_id=child)
+    transform.header.frame_id = parent
+    t, q = transform.transform.translation, transform.transform.rotation
+    t.x, t.y, t.z = CAMERA_POSITION
+    q.x, q.y, q.z, q.w = 1.0, 0.0, 0.0, 0.0
+    return transform
+
+
+def _stamp(message: Any, stamp_ns: int, frame_id: str) -> None:
+    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
+    message.header.frame_id = frame_id
+
+
+NAN = math.nan
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

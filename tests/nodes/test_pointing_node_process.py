@@ -1,0 +1,225 @@
+"""The node's process from start to end: configurations, faults of the model's folder, signals, launch files."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ros_graph import LATCHED, Behaviour, Caller, Camera, Graph, wait_until
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from molmo_ros.outcome import Code
+
+pytestmark = pytest.mark.ros
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def started(graph: Graph, log: Path, name: str, *ros_args: str) -> tuple[subprocess.Popen[str], Caller]:
+    """A scripted node under its own name, up and with its service there."""
+    process = graph.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
+    caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
+    assert caller.client.wait_for_service(20.0), log.read_text()
+    return process, caller
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_an_idle_node_ends_cleanly(graph: Graph, tmp_path: Path, ending: signal.Signals) -> None:
+    log = tmp_path / "log.txt"
+    process, _ = started(graph, log, f"idle_{ending.name.lower()}")
+    process.send_signal(ending)
+    assert process.wait(5) == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_signal_in_mid_request_answers_it_and_ends_cleanly(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    process, caller = started(graph, log, "interrupted")
+    at_work, waiting = caller.ask("wait 30"), caller.ask("wait 30")
+    assert wait_until(lambda: camera.subscribers == 3)
+    assert wait_until(lambda: camera.subscribers == 0)
+    process.send_signal(signal.SIGTERM)
+    for call in (at_work, waiting):
+        reply = call.get()
+        assert reply.outcome.code == Code.CANCELLED
+        assert "shutting down" in reply.outcome.message
+    assert process.wait(5) == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_signal_while_waiting_for_a_frame_ends_cleanly(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    behaviour.color = False
+    process, caller = started(graph, tmp_path / "log.txt", "waiting", "-p", "frame_timeout_s:=60.0")
+    call = caller.ask("the thing")
+    assert wait_until(lambda: camera.subscribers == 3)
+    process.send_signal(signal.SIGINT)
+    assert call.get().outcome.code == Code.CANCELLED
+    assert process.wait(5) == 0
+
+
+def test_while_the_model_loads_requests_are_told_so_and_the_node_can_end(graph: Graph, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    process, caller = started(graph, log, "loading", "-p", "model:=slow")
+    reply = caller.point_to("the thing")
+    assert reply.outcome.code == Code.MODEL_UNAVAILABLE
+    assert "still loading" in reply.outcome.message
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("min_confidence:=1.5", "min_confidence"),
+        ("min_confidence:=much", "min_confidence"),
+        ("approach:=sideways", "top_down, surface_normal"),
+        ("depth_min_m:=9.0", "depth_max_m"),
+        ("workspace_min:=[0.0,0.0]", "workspace_min has 2 numbers"),
+        ("color_topic:='not a topic!'", "not a topic!"),
+    ],
+)
+def test_a_configuration_that_cannot_work_ends_with_one_line(
+    graph: Graph, tmp_path: Path, parameter: str, words: str
+) -> None:
+    log = tmp_path / "log.txt"
+    process = graph.start_scripted_node(log, "-p", parameter)
+    assert process.wait(20) == 2, log.read_text()
+    lines = log.read_text().strip().splitlines()
+    assert len(lines) == 1, lines
+    assert words in lines[0]
+
+
+def test_without_a_depth_topic_points_stay_in_the_image(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    behaviour.depth = False
+    _, caller = started(graph, tmp_path / "log.txt", "flat", "-p", "depth_topic:=''")
+    reply = caller.point_to("the thing")
+    assert reply.outcome.code == Code.NO_DEPTH
+    assert len(reply.targets.targets) == 1
+    assert reply.targets.targets[0].u > 0
+    assert not caller.goals
+
+
+def test_nobody_on_the_topic_names_the_topics_that_would_do(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    node = graph.node("odd_publishers")
+    compressed = node.create_publisher(CompressedImage, "odd/image_raw", 1)
+    _, caller = started(graph, tmp_path / "log.txt", "lost", *"-p frame_timeout_s:=0.7 -p color_topic:=eye".split())
+    message = caller.point_to("the thing").outcome.message
+    assert "nobody publishes it; topics with that type: " in message
+    assert "/camera/color/image_raw" in message
+    _, caller = started(
+        graph, tmp_path / "log2.txt", "wrong_type", *"-p frame_timeout_s:=0.7 -p color_topic:=odd/image_raw".split()
+    )
+    reply = caller.point_to("the thing")
+    assert reply.outcome.code == Code.NO_FRAME
+    assert "what is published there is sensor_msgs/msg/CompressedImage" in reply.outcome.message
+    node.destroy_publisher(compressed)
+
+
+def test_a_best_effort_camera_is_heard_unless_the_parameters_forbid_it(graph: Graph, tmp_path: Path) -> None:
+    node = graph.node("best_effort_camera", namespace="/be")
+    Camera(node, ReliabilityPolicy.BEST_EFFORT)
+    inside = ("-r", "__ns:=/be", "-p", "frame_timeout_s:=1.0")
+    graph.start_scripted_node(tmp_path / "log.txt", *inside)
+    caller = Caller(graph.node("be_caller"), "/be/pointing_node")
+    assert caller.client.wait_for_service(20.0)
+    assert caller.point_to("the thing").outcome.code == Code.OK
+    graph.start_scripted_node(tmp_path / "log2.txt", *inside, "-r", "__node:=strict", "-p", "sensor_qos:=reliable")
+    caller = Caller(graph.node("strict_caller"), "/be/strict")
+    assert caller.client.wait_for_service(20.0)
+    reply = caller.point_to("the thing")
+    assert reply.outcome.code == Code.NO_FRAME
+    assert "set sensor_qos to auto" in reply.outcome.message
+
+
+def test_a_latched_camera_info_is_used_whatever_its_age(graph: Graph, tmp_path: Path) -> None:
+    node = graph.node("latched_camera", namespace="/latched")
+    camera = Camera(node)
+    camera.behaviour.info = False
+    latched = node.create_publisher(CameraInfo, "camera/once", LATCHED)
+    info = CameraInfo(width=160, height=120, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [150.0, 0.0, 79.5, 0.0, 150.0, 59.5, 0.0, 0.0, 1.0]
+    info.header.frame_id = camera.behaviour.frame_id
+    latched.publish(info)
+    graph.start_scripted_node(
+        tmp_path / "log.txt", *"-r __ns:=/latched -p color_info_topic:=camera/once -r /tf:=tf".split()
+    )
+    caller = Caller(graph.node("latched_caller"), "/latched/pointing_node")
+    assert caller.client.wait_for_service(20.0)
+    reply = caller.point_to("the thing")
+    assert reply.outcome.code == Code.OK, reply.outcome
+
+
+def test_remapped_tf_is_followed(graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path) -> None:
+    _, caller = started(
+        graph, tmp_path / "log.txt", "remapped", *"-r /tf:=/robot/tf -r /tf_static:=/robot/tf_static".split()
+    )
+    reply = caller.point_to("the thing")
+    assert reply.outcome.code == Code.TF_UNAVAILABLE
+    assert "frames heard of: none" in reply.outcome.message
+
+
+def test_simulated_time_without_a_clock_is_explained(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    _, caller = started(graph, tmp_path / "log.txt", "timeless", *"-p use_sim_time:=true -p frame_timeout_s:=0.7".split())
+    reply = caller.point_to("the thing")
+    assert reply.outcome.code == Code.FUTURE_STAMP
+    assert "nothing publishes /clock" in reply.outcome.message
+
+
+def test_the_annotated_image_comes_when_somebody_looks(
+    graph: Graph, caller: Caller, camera: Camera, behaviour: Behaviour
+) -> None:
+    pictures: list[Image] = []
+    watcher = graph.node("watcher")
+    watcher.create_subscription(Image, "/pointing_node/annotated_image", pictures.append, 1)
+    publishers = "/pointing_node/annotated_image"
+    assert wait_until(lambda: watcher.count_publishers(publishers) == 1)
+    assert wait_until(lambda: bool(caller.point_to("the thing")) and bool(pictures))
+    picture = pictures[-1]
+    assert (picture.encoding, picture.width, picture.height) == ("rgb8", 160, 120)
+    assert any(picture.data)
+    assert picture.header.frame_id == behaviour.frame_id
+    graph.drop(watcher)
+
+
+def test_the_launch_file_starts_the_node_with_its_remappings(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    """The installed node with a model folder that is none: it stays up and says why, each time."""
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text(f"/**:\n  ros__parameters:\n    model: {tmp_path}/no_such_model\n")
+    log = tmp_path / "log.txt"
+    process = graph.start(
+        sys.executable,
+        str(ROOT / "tools" / "launch"),
+        "pointing.launch.xml",
+        "namespace:=launched",
+        "name:=eyes",
+        f"params_file:={parameters}",
+        log=log,
+    )
+    caller = Caller(graph.node("launch_caller"), "/launched/eyes")
+    assert caller.client.wait_for_service(30.0), log.read_text()
+    assert wait_until(lambda: "loading" not in caller.point_to("the thing").outcome.message, 60.0)
+    for _ in range(2):
+        reply = caller.point_to("the thing")
+        assert reply.outcome.code == Code.MODEL_UNAVAILABLE
+        assert "no_such_model" in reply.outcome.message
+        assert "\n" not in reply.outcome.message
+    assert caller.point_to("").outcome.code == Code.EMPTY_TARGET
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
