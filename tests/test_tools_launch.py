@@ -80,6 +80,8 @@ def test_substitutions_nest_and_see_the_environment(tmp_path, monkeypatch):
         ("<executable/>", "<executable> needs the attribute 'cmd'"),
         ("<executable cmd='a' if='maybe'/>", "'maybe', not true, false, 1 or 0"),
         ("<executable cmd='a' on_exit='dance'/>", "on_exit='dance' is not supported; supported: shutdown"),
+        ("<executable cmd='a' on_exit='$(env HOME)'/>", "is not supported; supported: shutdown, or no such"),
+        ("<executable cmd='a' args='b'/>", "does not support the attribute args"),
         ("<node pkg='no_such_package_1' exec='a'/>", "no package 'no_such_package_1'"),
         ("<include file='/nowhere.launch.xml'/>", "/nowhere.launch.xml: cannot be read"),
     ],
@@ -261,3 +263,9 @@ def test_output_is_shown_line_by_line_with_the_name_in_front(tmp_path):
     code, out = finish(launch)
     assert code == 0
     assert "\nspeaker| one\nspeaker| two\n" in out
+
+
+@pytest.mark.parametrize("file", sorted((TOOLS.parent / "launch").glob("*.launch.xml")), ids=lambda p: p.name)
+def test_the_projects_own_launch_files_can_be_read(tmp_path, file):
+    pytest.importorskip("ament_index_python")
+    assert read_launch_file(file, {}, tmp_path)

@@ -17,12 +17,12 @@ from pathlib import Path
 import yaml
 
 CONDITIONS = {"if", "unless"}
-PROCESS = {"name", "output", "args", "cwd", "on_exit", *CONDITIONS}
+PROCESS = {"name", "output", "cwd", "on_exit", *CONDITIONS}
 TAGS: dict[str, set[str]] = {
     "launch": set(),
     "arg": {"name", "default", "description", *CONDITIONS},
     "let": {"name", "value", *CONDITIONS},
-    "node": {"pkg", "exec", "namespace", *PROCESS},
+    "node": {"pkg", "exec", "namespace", "args", *PROCESS},
     "executable": {"cmd", *PROCESS},
     "param": {"name", "value", "from", "type"},
     "remap": {"from", "to"},
@@ -227,7 +227,7 @@ class _Reader:
         return self._process(tag, scope, name or executable, command)
 
     def _executable(self, tag: ElementTree.Element, scope: Scope) -> Process:
-        command = shlex.split(self._get(tag, "cmd", scope)) + shlex.split(self._get(tag, "args", scope, ""))
+        command = shlex.split(self._get(tag, "cmd", scope))
         if not command:
             raise LaunchFileError(f"{scope.file}: <executable> has an empty cmd")
         return self._process(tag, scope, self._get(tag, "name", scope, Path(command[0]).name), command)
@@ -237,9 +237,12 @@ class _Reader:
         for child in tag.findall("env"):
             self._check(child, tag, scope)
             environment[_required(child, "name", scope.file)] = self._get(child, "value", scope)
-        on_exit, output = self._get(tag, "on_exit", scope, ""), self._get(tag, "output", scope, "screen")
-        if on_exit not in ("", "shutdown"):
-            raise LaunchFileError(f"{scope.file}: on_exit={on_exit!r} is not supported; supported: shutdown")
+        on_exit, output = tag.get("on_exit"), self._get(tag, "output", scope, "screen")
+        if on_exit not in (None, "shutdown"):
+            raise LaunchFileError(
+                f"{scope.file}: on_exit={on_exit!r} is not supported; supported: shutdown, "
+                "or no such attribute (ros2 launch, too, reads it literally, without $(...))"
+            )
         if output not in ("screen", "both", "log"):
             raise LaunchFileError(
                 f"{scope.file}: output={output!r} is not supported; supported: screen, both, log"

@@ -52,7 +52,7 @@ class Frame:
         if self.depth_m.shape != (height, width):
             raise PointingError(
                 Code.BAD_IMAGE,
-                f"depth image is {self.depth_m.shape[1]}x{self.depth_m.shape[0]} but colour is {width}x{height}"
-                "; depth must be registered to colour (RealSense: align_depth.enable:=true; others: "
-                "depth_image_proc's register node)",
+                f"depth image is {self.depth_m.shape[1]}x{self.depth_m.shape[0]} but colour is "
+                f"{width}x{height}; depth must be registered to colour (RealSense: align_depth.enable:=true; "
+                "others: depth_image_proc's register node)",
             )

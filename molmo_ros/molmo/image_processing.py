@@ -88,6 +88,8 @@ class MolmoImageProcessor(ImageProcessingMixin):
         self.image_token_length_h = image_token_length_h
         self.image_token_length_w = image_token_length_w
         self.max_crops = max_crops
+        if any(margin % 2 for margin in overlap_margins):
+            raise ValueError(f"overlap_margins must be even, as features are pooled in twos; got {overlap_margins}")
         self.overlap_margins = list(overlap_margins)
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)

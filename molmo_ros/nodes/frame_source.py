@@ -4,8 +4,8 @@ Messages are kept as bytes and only their headers are read; what is not part of 
 deserialised. An instant is chosen when colour, depth and intrinsics carry stamps within the allowed gap, the
 image is fresh, and TF covers its stamp. When none comes in time the refusal says what was missing, by name.
 
-Everything here runs on the thread of the executor that spins the sensor node; only `request` and `cancel` may be
-called from elsewhere.
+Everything here runs on the thread of the executor that spins the sensor node; only `request` and `cancel` may
+be called from elsewhere.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _NAMED_TOPICS = 6
 
 @dataclass(frozen=True)
 class FrameRules:
-    """What counts as one instant; durations in the units their names say. `depth_topic` None: colour alone."""
+    """What counts as one instant; durations in the units their names say. `depth_topic` None: colour
+    alone."""
 
     color_topic: str
     color_info_topic: str
@@ -122,7 +123,8 @@ class FrameSource:
         self._transforms = TransformWindow(node, on_change=self._guarded_try)
 
     def request(self, max_age_ns: int, timeout_s: float) -> Future[RawFrame]:
-        """The next instant at most `max_age_ns` old; the future raises PointingError when there is none in time.
+        """The next instant at most `max_age_ns` old; the future raises PointingError when there is none in
+        time.
 
         `timeout_s` bounds the wait together with the rule's own `frame_timeout_s`. Call from any thread.
         """
@@ -155,7 +157,7 @@ class FrameSource:
             for channel in channels.values():
                 self._subscribe(channel)
             self._end_after(min(rules.frame_timeout_s, timeout_s))
-        except Exception as error:  # whatever fails here must reach the request, or it would wait for ever
+        except Exception as error:  # noqa: BLE001 - else the request would wait for ever
             self._close()
             wait.answer.set_exception(error)
 
@@ -224,13 +226,12 @@ class FrameSource:
             self._guarded_try()
 
     def _guarded_try(self) -> None:
-        """A fault of ours in choosing ends this one request, not the thread that serves all of them."""
         wait = self._wait
         if wait is None:
             return
         try:
             self._try()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not the thread
             self._close()
             if not wait.answer.done():
                 wait.answer.set_exception(error)
@@ -248,7 +249,7 @@ class FrameSource:
                 wait.refusal = refusal
                 continue
             try:
-                T = self._transforms.T_at(self._rules.target_frame, color.frame_id, color.stamp_ns)
+                T = self._transforms.matrix_at(self._rules.target_frame, color.frame_id, color.stamp_ns)
             except PointingError as error:
                 if wait.tf_refusal is None:
                     self._end_after(self._rules.tf_timeout_s)
@@ -283,7 +284,8 @@ class FrameSource:
             because = "; its stamp is zero: the driver does not set it" if color.stamp_ns == 0 else ""
             return Outcome(
                 Code.STALE_FRAME,
-                f"the newest image on {self._rules.color_topic} was {age_ns / 1e9:.3f} s old when it arrived; the "
+                f"the newest image on {self._rules.color_topic} was {age_ns / 1e9:.3f} s old when it "
+                f"arrived; the "
                 f"limit is {max_age_ns / 1e9:.3f} s (max_frame_age){because}",
             )
         if -age_ns > self._rules.max_stamp_lead_ns:
@@ -295,7 +297,8 @@ class FrameSource:
                 )
             return Outcome(
                 Code.FUTURE_STAMP,
-                f"the image on {self._rules.color_topic} is stamped {-age_ns / 1e9:.3f} s ahead of now; the limit "
+                f"the image on {self._rules.color_topic} is stamped {-age_ns / 1e9:.3f} s ahead of now; "
+                f"the limit "
                 f"is {self._rules.max_stamp_lead_ns / 1e9:.3f} s (max_stamp_lead_s); {because}",
             )
         return None
@@ -320,7 +323,8 @@ class FrameSource:
         gap_ns, topic = wait.smallest_gap
         return Outcome(
             Code.NOT_SYNCHRONISED,
-            f"{topic} comes no nearer than {gap_ns / 1e6:.1f} ms to the images on {self._rules.color_topic}; the "
+            f"{topic} comes no nearer than {gap_ns / 1e6:.1f} ms to the images on "
+            f"{self._rules.color_topic}; the "
             f"limit is {self._rules.max_pairing_gap_ns / 1e6:.1f} ms (max_pairing_gap_s)",
         )
 
@@ -346,7 +350,8 @@ class FrameSource:
             compatibility, reason = qos_check_compatible(publisher.qos_profile, wanted)
             if compatibility == QoSCompatibility.ERROR:
                 return (
-                    f"{silence}: the QoS of {publisher.node_name} does not fit ({reason.strip()}); set sensor_qos "
+                    f"{silence}: the QoS of {publisher.node_name} does not fit ({reason.strip()}); set "
+                    f"sensor_qos "
                     "to auto"
                 )
         count = f"{len(of_type)} publisher{'s' if len(of_type) > 1 else ''} ({of_type[0].node_name})"
@@ -354,7 +359,8 @@ class FrameSource:
 
 
 def _header_of(cdr: bytes) -> tuple[int, str] | None:
-    """Stamp (ns) and frame_id of a serialised message that begins with a std_msgs/Header; None if it is cut short.
+    """Stamp (ns) and frame_id of a serialised message that begins with a std_msgs/Header; None if it is cut
+    short.
 
     CDR (OMG DDS-XTypes 7.4.3): 4 bytes of encapsulation whose second tells the byte order, then the fields.
     """

@@ -39,7 +39,8 @@ _TO_RGB = {
 
 
 def pixels(message: Image) -> np.ndarray:
-    """The image as it was sent: HxW or HxWxC in the machine's byte order; a view of the message when possible.
+    """The image as it was sent: HxW or HxWxC in the machine's byte order; a view of the message when
+    possible.
 
     Raises PointingError(BAD_IMAGE) for sizes that do not add up and encodings outside `LAYOUTS`.
     """
@@ -57,7 +58,8 @@ def pixels(message: Image) -> np.ndarray:
     if step < row_bytes:
         raise PointingError(
             Code.BAD_IMAGE,
-            f"a row of the {width}x{height} {message.encoding} image has {step} bytes (step); it needs {row_bytes}",
+            f"a row of the {width}x{height} {message.encoding} image has {step} bytes (step); it needs "
+            f"{row_bytes}",
         )
     data = np.frombuffer(message.data, np.uint8)
     needed = step * (height - 1) + row_bytes
@@ -95,7 +97,8 @@ def rgb_from_message(message: Image) -> np.ndarray:
 
 
 def depth_from_message(message: Image) -> np.ndarray:
-    """HxW float32 metres, NaN where there is no return; PointingError(BAD_IMAGE) when it is not a depth image."""
+    """HxW float32 metres, NaN where there is no return; PointingError(BAD_IMAGE) when it is not a depth
+    image."""
     if message.encoding not in (*MILLIMETRE_ENCODINGS, *METRE_ENCODINGS):
         raise PointingError(
             Code.BAD_IMAGE,
@@ -133,7 +136,8 @@ def _through_cv_bridge(message: Image) -> np.ndarray:
     except (CvBridgeError, cv2.error, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PointingError(
             Code.BAD_IMAGE,
-            f"encoding {message.encoding!r} cannot be turned into RGB ({error}); known: {', '.join(LAYOUTS)}, "
+            f"encoding {message.encoding!r} cannot be turned into RGB ({error}); known: "
+            f"{', '.join(LAYOUTS)}, "
             "and the Bayer and YUV encodings of cv_bridge",
         ) from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

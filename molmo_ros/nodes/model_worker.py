@@ -1,4 +1,5 @@
-"""The thread that the model lives in: it loads it, then serves one job after the other from a bounded queue."""
+"""The thread that the model lives in: it loads it, then serves one job after the other from a bounded
+queue."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class ModelWorker:
         on_failed: Callable[[str], None],
         max_queue: int,
     ) -> None:
-        """`on_loaded` hears the seconds that loading took, `on_failed` why it failed; both on the worker's thread."""
+        """`on_loaded` hears the seconds that loading took, `on_failed` why it failed; both on the
+        worker's thread."""
         self._load = load
         self._serve = serve
         self._on_loaded = on_loaded
@@ -73,7 +75,8 @@ class ModelWorker:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Raises PointingError: MODEL_UNAVAILABLE, BUSY when the queue is full, NOT_ACTIVE at the end."""
+        """Queue a job. Raises PointingError: MODEL_UNAVAILABLE, BUSY when the queue is full, NOT_ACTIVE
+        at the end."""
         with self._changed:
             if self._stopping:
                 raise PointingError(Code.NOT_ACTIVE, "the node is shutting down")
@@ -89,14 +92,16 @@ class ModelWorker:
             if len(waiting) + (self._at_work is not None) > self._max_queue:
                 raise PointingError(
                     Code.BUSY,
-                    f"one request is at work and {self._max_queue} wait, which is as many as may (max_queue); "
+                    f"one request is at work and {self._max_queue} wait, which is as many as may "
+                    f"(max_queue); "
                     "ask again later",
                 )
             self._waiting = deque([*waiting, job])
             self._changed.notify()
 
     def stop(self, timeout_s: float) -> bool:
-        """Take no more jobs and end. Whether the thread ended in time; it cannot be interrupted while it loads.
+        """Take no more jobs and end. Whether the thread ended in time; it cannot be interrupted while it
+        loads.
 
         Jobs are ended by claiming and answering them: the one at work notices that it `should_stop`.
         """
@@ -115,7 +120,7 @@ class ModelWorker:
     def _run(self) -> None:
         try:
             pointer = self._load()
-        except Exception as error:  # whatever a model folder may hold, the node stays up and says so
+        except Exception as error:  # noqa: BLE001 - whatever a model folder may hold, the node stays up and says so
             reason = error.outcome.message if isinstance(error, PointingError) else _one_line(error)
             with self._changed:
                 self._failure = f"the model could not be loaded: {reason}"

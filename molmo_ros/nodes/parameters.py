@@ -1,4 +1,5 @@
-"""The parameters of the pointing node, as data: each stands once in `PARAMETERS`, with its meaning and limits.
+"""The parameters of the pointing node, as data: each stands once in `PARAMETERS`, with its meaning and
+limits.
 
 The node declares them from this table, reads them into a frozen `PointingParameters`, and the page
 `docs/parameters.md` is printed from it: `python -m molmo_ros.nodes.parameters > docs/parameters.md`.
@@ -25,7 +26,8 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: `range` is inclusive and applies to every element of a list; `choices` are for strings."""
+    """One parameter: `range` is inclusive and applies to every element of a list; `choices` are for
+    strings."""
 
     name: str
     default: Value
@@ -77,12 +79,16 @@ PARAMETERS: tuple[Parameter, ...] = (
         "",
         "Folder of a Molmo checkpoint. Empty: the small bundled model, which knows the simulated tabletop.",
     ),
-    Parameter("device", "cpu", "Where the model runs, as torch names it: cpu, cuda, cuda:1."),
+    Parameter(
+        "device",
+        "auto",
+        "Where the model runs, as torch names it: cpu, cuda, cuda:1. auto: a GPU if there is one.",
+    ),
     Parameter(
         "dtype",
-        "float32",
-        "Number format of the model's arithmetic.",
-        choices=("float32", "bfloat16", "float16"),
+        "auto",
+        "Number format of the model's arithmetic. auto: bfloat16 on a GPU, float32 elsewhere.",
+        choices=("auto", "float32", "bfloat16", "float16"),
     ),
     # The camera
     Parameter(
@@ -117,7 +123,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "max_frame_age_s",
         1.0,
-        "Images older than this when they arrive are refused (STALE_FRAME). A request may ask for less or more.",
+        "Images older than this when they arrive are refused (STALE_FRAME). A request may ask for less "
+        "or more.",
         "s",
         (0.01, 3600.0),
     ),
@@ -184,13 +191,15 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "depth_noise",
         "d435",
-        "Noise of the depth camera, behind the covariance of a target. generic: a camera nobody has measured.",
+        "Noise of the depth camera, behind the covariance of a target. generic: a camera nobody has "
+        "measured.",
         choices=("d435", "kinect", "generic"),
     ),
     Parameter(
         "depth_radius_px",
         0,
-        "Half the side of the square around a point in which depth is read; 0 means 1/64 of the image's width.",
+        "Half the side of the square around a point in which depth is read; 0 means 1/64 of the image's "
+        "width.",
         "pixels",
         (0, 200),
     ),
@@ -239,7 +248,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "select",
         "best",
-        "Which of several good targets becomes the goal. best: the highest confidence. first: the model's first.",
+        "Which of several good targets becomes the goal. best: the highest confidence. first: the "
+        "model's first.",
         choices=("best", "first"),
     ),
     Parameter(
@@ -311,7 +321,8 @@ class PointingParameters:
 
     @classmethod
     def declare(cls, node: Node) -> PointingParameters:
-        """Declare all parameters on the node, read-only, and read them; `ParameterError` when one is wrong."""
+        """Declare all parameters on the node, read-only, and read them; `ParameterError` when one is
+        wrong."""
         from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
         values: dict[str, Value] = {}
@@ -351,17 +362,17 @@ def as_markdown() -> str:
     lines = [
         "# Parameters of pointing_node",
         "",
-        "Printed from `molmo_ros/nodes/parameters.py` by `python -m molmo_ros.nodes.parameters`; a test keeps",
-        "this page and `config/pointing.yaml` current. All are read when the node starts.",
+        "Printed from `molmo_ros/nodes/parameters.py` by `python -m molmo_ros.nodes.parameters`; a test",
+        "keeps this page and `config/pointing.yaml` current. All are read when the node starts.",
         "",
         "| name | type | default | allowed | unit | meaning |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for parameter in PARAMETERS:
-        lines.append(
-            f"| `{parameter.name}` | {parameter.type_name} | `{_as_yaml(parameter.default)}` "
-            f"| {parameter.limits()} | {parameter.unit} | {parameter.description} |"
-        )
+    lines += [
+        f"| `{parameter.name}` | {parameter.type_name} | `{_as_yaml(parameter.default)}` "
+        f"| {parameter.limits()} | {parameter.unit} | {parameter.description} |"
+        for parameter in PARAMETERS
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -54,24 +54,31 @@ LoadPointer = Callable[[PointingParameters], "Pointer"]
 # Reliable, and volatile so that a late joiner never acts on an old goal.
 GOAL_QOS = QoSProfile(depth=10)
 IMAGE_QOS = QoSProfile(depth=1)
-SHUTDOWN_REPLY_S = 0.5
-SHUTDOWN_MODEL_S = 1.0
+SHUTDOWN_REPLY_S = 0.8
+SHUTDOWN_MODEL_S = 0.8
 
 
 def load_local_pointer(parameters: PointingParameters) -> Pointer:
-    """The model that the parameters name; imported here because torch takes seconds and the node is up before."""
+    """The model that the parameters name; imported here because torch takes seconds and the node is up
+    before."""
+    from molmo_ros.molmo.loading import CheckpointError
     from molmo_ros.pointing import bundled_model_folder
     from molmo_ros.pointing.pointer import LocalPointer
 
-    folder = parameters.model or bundled_model_folder()
-    return LocalPointer.from_folder(folder, device=parameters.device, dtype=parameters.dtype)
+    try:
+        return LocalPointer.from_folder(
+            parameters.model or bundled_model_folder(), device=parameters.device, dtype=parameters.dtype
+        )
+    except CheckpointError as error:
+        raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error
 
 
 class PointingNode(Node):
     """The service `~/point_to` and the topics `~/goal_pose`, `~/targets`, `~/annotated_image`."""
 
     def __init__(self, executor: Executor, sensor_executor: Executor, load_pointer: LoadPointer) -> None:
-        """Raises ParameterError, or rclpy's InvalidTopicNameException, for a configuration that cannot work."""
+        """Raises ParameterError, or rclpy's InvalidTopicNameException, for a configuration that cannot
+        work."""
         super().__init__("pointing_node")
         self._service_executor = executor
         self._settings = parameters = PointingParameters.declare(self)
@@ -156,7 +163,7 @@ class PointingNode(Node):
             begin_s = time.perf_counter()
             self._publish(answer, response.targets)
             answer.seconds.publish = time.perf_counter() - begin_s
-        except Exception as error:  # the job is claimed: nobody else will answer it
+        except Exception as error:  # noqa: BLE001 - the job is claimed: nobody else will answer it
             answer.outcome = Outcome(Code.INTERNAL, f"while publishing: {type(error).__name__}: {error}")
             answer.found, answer.goal = (), None
             response = self._response(job, answer)
@@ -164,7 +171,8 @@ class PointingNode(Node):
         response.durations = answer.seconds.to_message()
         job.reply(response)
         self.get_logger().info(
-            f"{job.request.target!r}: {answer.outcome}, {len(answer.found)} points, {answer.seconds.total:.3f} s"
+            f"{job.request.target!r}: {answer.outcome}, {len(answer.found)} points, "
+            f"{answer.seconds.total:.3f} s"
         )
         self._publish_picture(answer)
 
@@ -210,13 +218,14 @@ class PointingNode(Node):
             picture = message_from_rgb(_picture_of(answer, answer.frame.color_HW3))
             picture.header = stamped_header(answer.frame.stamp_ns, answer.frame.frame_id)
             self._picture_publisher.publish(picture)
-        except Exception as error:  # the request is answered; a picture is not worth more than a line
+        except Exception as error:  # noqa: BLE001 - the request is answered; a picture is not worth more than a line
             self.get_logger().warning(f"no annotated image: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------ the end
 
     def shut_down(self) -> bool:
-        """Answer every open request with CANCELLED and end the model's thread; False when that one is stuck."""
+        """Answer every open request with CANCELLED and end the model's thread; False when that one is
+        stuck."""
         for job in self._worker.unfinished():
             self._end(job, Outcome(Code.CANCELLED, "the node is shutting down"))
         replied = threading.Event()
@@ -232,7 +241,8 @@ class PointingNode(Node):
 
 
 def _sensor_node_of(node: Node) -> Node:
-    """A second node for cameras and TF, so that they have an executor of their own; it obeys the same remappings."""
+    """A second node for cameras and TF, so that they have an executor of their own; it obeys the same
+    remappings."""
     remappings: list[str] = []
     for topic in ("/tf", "/tf_static"):
         resolved = node.resolve_topic_name(topic)
@@ -274,7 +284,7 @@ def _spin(executor: Executor, ended: threading.Event) -> None:
             executor.spin()
         except ExternalShutdownException:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the other callbacks go on
             if not ended.is_set():
                 get_logger("pointing_node").error(f"a callback failed: {type(error).__name__}: {error}")
 

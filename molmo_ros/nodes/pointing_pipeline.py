@@ -76,7 +76,8 @@ class PointingPipeline:
         self._approach: Approach = "surface_normal" if parameters.approach == "surface_normal" else "top_down"
 
     def run(self, pointer: Pointer, job: Job) -> Answer:
-        """The answer to the job's request; what goes wrong on the way becomes its outcome, never an exception."""
+        """The answer to the job's request; what goes wrong on the way becomes its outcome, never an
+        exception."""
         answer = Answer(job.request)
         try:
             self._run(pointer, job, answer)
@@ -86,7 +87,7 @@ class PointingPipeline:
                 answer.outcome = timed_out(job)
         except MemoryError as error:
             answer.outcome = Outcome(Code.OUT_OF_MEMORY, f"while {job.stage}: {error}")
-        except Exception as error:  # the caller gets an answer whatever happens, and the node stays up
+        except Exception as error:  # noqa: BLE001 - the caller gets an answer whatever happens, and the node stays up
             answer.outcome = Outcome(Code.INTERNAL, f"while {job.stage}: {type(error).__name__}: {error}")
         return answer
 
@@ -158,7 +159,8 @@ def frame_from_raw(raw: RawFrame, *, rectified: bool) -> Frame:
         if frame_id and frame_id.lstrip("/") != raw.frame_id:
             raise PointingError(
                 Code.BAD_CAMERA_INFO if name == "CameraInfo" else Code.BAD_IMAGE,
-                f"{name} is of frame {frame_id!r} but the colour image of {raw.frame_id!r}; give the colour camera's "
+                f"{name} is of frame {frame_id!r} but the colour image of {raw.frame_id!r}; give the "
+                f"colour camera's "
                 "own CameraInfo and depth registered to colour",
             )
     roi = info.roi

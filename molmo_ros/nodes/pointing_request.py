@@ -1,4 +1,5 @@
-"""A request that has been checked: what the caller asked for, with the parameters' values where it left them out."""
+"""A request that has been checked: what the caller asked for, with the parameters' values where it left
+them out."""
 
 from __future__ import annotations
 
@@ -30,12 +31,14 @@ class PointingRequest:
         if message.camera not in ("", parameters.camera_name):
             raise PointingError(
                 Code.UNKNOWN_CAMERA,
-                f"no camera is called {message.camera!r}; there is {parameters.camera_name!r} (or leave it empty)",
+                f"no camera is called {message.camera!r}; there is {parameters.camera_name!r} (or leave "
+                f"it empty)",
             )
         if message.frame_token:
             raise PointingError(
                 Code.FRAME_EXPIRED,
-                f"no frame is held under {message.frame_token!r}: this node keeps no frames; leave frame_token "
+                f"no frame is held under {message.frame_token!r}: this node keeps no frames; leave "
+                f"frame_token "
                 "empty to use the newest",
             )
         max_frame_age_s = _seconds("max_frame_age", message.max_frame_age, parameters.max_frame_age_s)
@@ -75,6 +78,7 @@ def _seconds(name: str, given: Duration, default_s: float) -> float:
     if seconds < 0 or given.nanosec >= NANOSECONDS or seconds > LONGEST_S:
         raise PointingError(
             Code.INVALID_REQUEST,
-            f"{name} is {given.sec} s + {given.nanosec} ns; it takes 0 (= {default_s:g} s) to {LONGEST_S:g} s",
+            f"{name} is {given.sec} s + {given.nanosec} ns; it takes 0 (= {default_s:g} s) to "
+            f"{LONGEST_S:g} s",
         )
     return seconds

@@ -26,7 +26,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidHandle, ParameterException
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -242,22 +242,26 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
+    node: TabletopSim | None = None
+    executor = SingleThreadedExecutor()
     try:
         node = TabletopSim()
-    except (ImportError, ParameterException, ValueError) as error:
-        sys.stderr.write(f"tabletop_sim cannot start: {error}\n")
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
+        executor.add_node(node)
         while not stop:
             executor.spin_once(timeout_sec=0.2)
-    except (ExternalShutdownException, InvalidHandle):
-        pass  # someone else shut the context down: that is a request to end, too
+    except (ImportError, ParameterException, ValueError) as error:
+        if node is not None:
+            raise
+        sys.stderr.write(f"tabletop_sim cannot start: {error}\n")
+        return 1
+    except (ExternalShutdownException, RuntimeError):  # rclpy's own errors are RuntimeErrors
+        if rclpy.ok():
+            raise
+        # Someone else shut the context down: that is a request to end, too.
     finally:
         executor.shutdown()
-        node.close()
+        if node is not None:
+            node.close()
         rclpy.try_shutdown()
     return 0
 

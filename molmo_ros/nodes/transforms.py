@@ -2,7 +2,8 @@
 
 /tf_static is always subscribed (it speaks once). /tf is subscribed between `open` and `close`: at 100 Hz it
 would cost a Python node a tenth of a core for nothing. Each opening starts with a fresh buffer that holds the
-static transforms, because interpolating between what was heard in an earlier window and now would invent motion.
+static transforms, because interpolating between what was heard in an earlier window and now would invent
+motion.
 """
 
 from __future__ import annotations
@@ -67,13 +68,14 @@ class TransformWindow:
             self._dynamic_subscription = None
         self._buffer = None
 
-    def T_at(self, target_frame: str, source_frame: str, stamp_ns: int) -> np.ndarray:
+    def matrix_at(self, target_frame: str, source_frame: str, stamp_ns: int) -> np.ndarray:
         """4x4 `T_target_source` at the stamp: takes points of source_frame to target_frame.
 
-        Raises PointingError(TF_UNAVAILABLE) that says what is known instead: the frames, or the interval of time.
+        Raises PointingError(TF_UNAVAILABLE) that says what is known instead: the frames, or the interval of
+        time.
         """
         if self._buffer is None:
-            raise RuntimeError("TransformWindow.T_at needs an open window")
+            raise RuntimeError("TransformWindow.matrix_at needs an open window")
         if target_frame == source_frame:
             return np.eye(4)
         self._require_cover(target_frame, source_frame, stamp_ns)
@@ -86,7 +88,8 @@ class TransformWindow:
         return _matrix(found.transform)
 
     def _require_cover(self, target_frame: str, source_frame: str, stamp_ns: int) -> None:
-        """Look at what was heard before asking the buffer: cheap enough for every message, and it explains."""
+        """Look at what was heard before asking the buffer: cheap enough for every message, and it
+        explains."""
         known = self._known_frames()
         for frame in (source_frame, target_frame):
             if frame not in known:

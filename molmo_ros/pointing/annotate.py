@@ -42,9 +42,9 @@ def annotate(
     """A copy of an HxWx3 uint8 RGB image with a ring and a label for every point.
 
     `notes`: one more piece of text per point, such as its distance. `chosen`: position in `points` of the one
-    that became the goal; it gets a second ring. `refused`: positions of those that failed a check, drawn grey.
-    `banner`: a line along the bottom, such as the question and its outcome. The circle of three standard
-    deviations is drawn thinly where the model gave them. Points that are not numbers are left out.
+    that became the goal; it gets a second ring. `refused`: positions of those that failed a check, drawn
+    grey. `banner`: a line along the bottom, such as the question and its outcome. The circle of three
+    standard deviations is drawn thinly where the model gave them. Points that are not numbers are left out.
     """
     picture = np.array(image_HW3, copy=True)
     height, width = picture.shape[:2]

@@ -247,7 +247,7 @@ class TabletopScene:
         model, room = self._model, state.room
         table = model.geom("table").id
         material = model.material(f"table_{room.texture}").id
-        pass
+        model.geom_matid[table] = material
         model.mat_rgba[material, :3] = room.table_rgb
         model.mat_texrepeat[material] = room.texture_repeat
         model.mat_specular[material] = 0.12 * room.gloss

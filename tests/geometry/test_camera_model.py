@@ -154,6 +154,7 @@ def test_missing_r_p_and_distortion_mean_the_simplest_camera() -> None:
         ({"k": [*K[:8], 2.0]}, "k is not of the form"),
         ({"k": "words"}, "k is not a list of 9 numbers"),
         ({"r": [1.0] * 9}, "r is not a rotation"),
+        ({"r": [1, 0, 0, 0, 1, 0, 0, 0, -1]}, "r is not a rotation"),
         ({"width": 0}, "size is 0x480"),
         ({"d": [0.1, 0.2]}, "d has 2 numbers, plumb_bob has 4 or 5"),
         (

@@ -85,9 +85,13 @@ def test_a_few_outliers_on_the_surface_change_little(camera: CameraModel, plane_
     assert depth_at(depth, camera, 320, 240).depth_m == pytest.approx(0.5, abs=3e-4)
 
 
-def test_a_raw_image_with_distortion_gives_the_same_plane() -> None:
+def test_a_raw_image_with_distortion_and_rotation_gives_the_same_plane() -> None:
     camera = CameraModel.from_info(
-        width=640, height=480, k=[450, 0, 320, 0, 450, 240, 0, 0, 1], d=[-0.25, 0.05, 0.001, 0.0, 0.0]
+        width=640,
+        height=480,
+        k=[450, 0, 320, 0, 450, 240, 0, 0, 1],
+        d=[-0.25, 0.05, 0.001, 0.0, 0.0],
+        r=cv2.Rodrigues(np.array([0.05, -0.1, 0.02]))[0],
     )
     normal = slanted(35, 1.0)
     v, u = np.mgrid[:480, :640]

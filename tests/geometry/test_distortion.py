@@ -83,6 +83,8 @@ def test_directions_and_pixels_beyond_the_fold_are_nan() -> None:
     highest = 0.9129 * (1 - 0.4 * 0.9129**2)
     assert np.isfinite(lens.undistort(np.array([[0.95 * highest, 0.0]]))).all()
     assert np.isnan(lens.undistort(np.array([[0.0, 1.01 * highest]]))).all()
+    between = 0.911 * (1 - 0.4 * 0.911**2)
+    assert np.isnan(lens.undistort(np.array([[between, 0.0]]))).all(), "too near the fold to be trusted"
 
 
 def test_one_pixel_beyond_the_fold_does_not_spoil_the_others() -> None:

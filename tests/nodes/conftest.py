@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from ros_graph import Behaviour, Caller, Camera, Graph
+
+# How long one example takes says more of the machine's load than of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 collect_ignore_glob: list[str] = []
 try:
@@ -52,7 +57,7 @@ def caller(graph: Graph, camera: Camera, tmp_path_factory: pytest.TempPathFactor
 
     log: Path = tmp_path_factory.mktemp("node") / "log.txt"
     process = graph.start_scripted_node(
-        log, *"-p frame_timeout_s:=1.5 -p tf_timeout_s:=0.6 -p max_queue:=1".split()
+        log, *["-p", "frame_timeout_s:=1.5", "-p", "tf_timeout_s:=0.6", "-p", "max_queue:=1"]
     )
     ours = Caller(graph.node("test_caller"))
     assert ours.client.wait_for_service(20.0), f"the node did not come up: {log.read_text()}"

@@ -70,9 +70,7 @@ class Camera:
 
     @property
     def subscribers(self) -> int:
-        return sum(
-            publisher.get_subscription_count() for publisher in (self._color, self._depth, self._info)
-        )
+        return sum(publisher.get_subscription_count() for publisher in (self._color, self._depth, self._info))
 
     def _publish(self) -> None:
         does = self.behaviour

@@ -1,7 +1,7 @@
 """The real pointing node with a pointer that does as it is told, to provoke what a good model does not do.
 
-Only the model is replaced; cameras, TF, services and threads are the product's own. The words of a request say what
-the pointer does.
+Only the model is replaced; cameras, TF, services and threads are the product's own. The words of a request
+say what the pointer does.
 """
 
 from __future__ import annotations
@@ -10,14 +10,34 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from molmo_ros.nodes.parameters import PointingParameters
-from molmo_ros.nodes.pointing_node import main
+from molmo_ros.nodes.pointing_node import LoadPointer, main
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.point import Point2D
-from molmo_ros.pointing.pointer import ModelDurations, Pointing
+
+
+@dataclass(frozen=True)
+class Durations:
+    """As ModelDurations; importing the real one would import torch, seconds for each process."""
+
+    vision_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """As the product's own Pointing."""
+
+    points: tuple[Point2D, ...]
+    answer: str
+    absent: bool
+    durations: Durations
 
 
 class ScriptedPointer:
@@ -57,7 +77,7 @@ class ScriptedPointer:
             points=points[:max_points] if max_points else points,
             answer=f"scripted: {target}",
             absent=not points,
-            durations=ModelDurations(vision_s=0.001, prefill_s=0.002, decode_s=0.003),
+            durations=Durations(vision_s=0.001, prefill_s=0.002, decode_s=0.003),
         )
 
 
@@ -69,4 +89,4 @@ def load(parameters: PointingParameters) -> ScriptedPointer:
 
 
 if __name__ == "__main__":
-    sys.exit(main(load_pointer=load))
+    sys.exit(main(load_pointer=cast(LoadPointer, load)))

@@ -1,4 +1,5 @@
-"""The node in its own process on a real graph: what each request gets, whatever the camera and the caller do."""
+"""The node in its own process on a real graph: what each request gets, whatever the camera and the
+caller do."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def test_durations_are_measured(caller: Caller, behaviour: Behaviour) -> None:
     assert all(part.sec * 1e9 + part.nanosec > 0 for part in parts)
     total = durations.total.sec + durations.total.nanosec / 1e9
     measured = sum(
-        part.sec + part.nanosec / 1e9 for part, stage in zip(parts, stages, strict=True) if stage[0] not in "vp"
+        part.sec + part.nanosec / 1e9
+        for part, stage in zip(parts, stages, strict=True)
+        if stage[0] not in "vp"
     )
     assert total > measured - durations.decode.nanosec / 1e9
 
@@ -77,9 +80,13 @@ def test_max_points_limits_the_answer(caller: Caller, behaviour: Behaviour) -> N
     assert len(caller.point_to("three things", max_points=2).targets.targets) == 2
 
 
-def test_an_idle_node_has_no_camera_subscription(caller: Caller, camera: Camera, behaviour: Behaviour) -> None:
-    pending = caller.ask("wait 0.5")
+def test_an_idle_node_has_no_camera_subscription(
+    caller: Caller, camera: Camera, behaviour: Behaviour
+) -> None:
+    behaviour.color = False
+    pending = caller.ask("the thing")
     assert wait_until(lambda: camera.subscribers == 3)
+    behaviour.color = True
     assert code_of(pending.get()) == Code.OK
     assert wait_until(lambda: camera.subscribers == 0)
 
@@ -100,14 +107,24 @@ CAMERA_FAULTS: list[CameraFault] = [
         Code.NO_CAMERA_INFO,
         "no CameraInfo on /camera/color/camera_info",
     ),
-    ("no depth", lambda does: setattr(does, "depth", False), Code.NO_DEPTH, "no depth image on /camera/depth"),
+    (
+        "no depth",
+        lambda does: setattr(does, "depth", False),
+        Code.NO_DEPTH,
+        "no depth image on /camera/depth",
+    ),
     (
         "depth of another instant",
         lambda does: setattr(does, "depth_age_s", 0.525),
         Code.NOT_SYNCHRONISED,
         "the limit is 20.0 ms",
     ),
-    ("no depth at the point", lambda does: setattr(does, "depth_m", 0.0), Code.NO_DEPTH, "no surface at pixel"),
+    (
+        "no depth at the point",
+        lambda does: setattr(does, "depth_m", 0.0),
+        Code.NO_DEPTH,
+        "no surface at pixel",
+    ),
     ("too far", lambda does: setattr(does, "depth_m", 6.0), Code.OUT_OF_RANGE, "6.000 m from the camera"),
     ("NaN in CameraInfo", lambda does: setattr(does, "k00", NAN), Code.BAD_CAMERA_INFO, "k[0] is nan"),
     (
@@ -122,7 +139,12 @@ CAMERA_FAULTS: list[CameraFault] = [
         Code.BAD_IMAGE,
         f"80x60 but colour is {WIDTH}x{HEIGHT}",
     ),
-    ("image cut short", lambda does: setattr(does, "color_bytes", 1000), Code.BAD_IMAGE, "carries 1000 bytes"),
+    (
+        "image cut short",
+        lambda does: setattr(does, "color_bytes", 1000),
+        Code.BAD_IMAGE,
+        "carries 1000 bytes",
+    ),
     ("depth as colour", lambda does: setattr(does, "color_encoding", "16UC1"), Code.BAD_IMAGE, "depth topic"),
     (
         "unknown encoding",
@@ -144,10 +166,17 @@ def _age(does: Behaviour, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "code", "words"), [fault[1:] for fault in CAMERA_FAULTS], ids=[fault[0] for fault in CAMERA_FAULTS]
+    ("fault", "code", "words"),
+    [fault[1:] for fault in CAMERA_FAULTS],
+    ids=[fault[0] for fault in CAMERA_FAULTS],
 )
 def test_a_camera_fault_is_named_and_the_next_request_is_served(
-    caller: Caller, behaviour: Behaviour, camera: Camera, fault: Callable[[Behaviour], None], code: Code, words: str
+    caller: Caller,
+    behaviour: Behaviour,
+    camera: Camera,
+    fault: Callable[[Behaviour], None],
+    code: Code,
+    words: str,
 ) -> None:
     caller.goals.clear()
     fault(behaviour)

@@ -1,4 +1,5 @@
-"""The node's process from start to end: configurations, faults of the model's folder, signals, launch files."""
+"""The node's process from start to end: configurations, faults of the model's folder, signals, launch
+files."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ros_graph import LATCHED, Behaviour, Caller, Camera, Graph, wait_until
 from rclpy.qos import ReliabilityPolicy
+from ros_graph import LATCHED, Behaviour, Caller, Camera, Graph, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from molmo_ros.outcome import Code
@@ -40,8 +41,10 @@ def test_a_signal_in_mid_request_answers_it_and_ends_cleanly(
 ) -> None:
     log = tmp_path / "log.txt"
     process, caller = started(graph, log, "interrupted")
+    behaviour.color = False
     at_work, waiting = caller.ask("wait 30"), caller.ask("wait 30")
     assert wait_until(lambda: camera.subscribers == 3)
+    behaviour.color = True
     assert wait_until(lambda: camera.subscribers == 0)
     process.send_signal(signal.SIGTERM)
     for call in (at_work, waiting):
@@ -64,7 +67,9 @@ def test_a_signal_while_waiting_for_a_frame_ends_cleanly(
     assert process.wait(5) == 0
 
 
-def test_while_the_model_loads_requests_are_told_so_and_the_node_can_end(graph: Graph, tmp_path: Path) -> None:
+def test_while_the_model_loads_requests_are_told_so_and_the_node_can_end(
+    graph: Graph, tmp_path: Path
+) -> None:
     log = tmp_path / "log.txt"
     process, caller = started(graph, log, "loading", "-p", "model:=slow")
     reply = caller.point_to("the thing")
@@ -114,12 +119,17 @@ def test_nobody_on_the_topic_names_the_topics_that_would_do(
 ) -> None:
     node = graph.node("odd_publishers")
     compressed = node.create_publisher(CompressedImage, "odd/image_raw", 1)
-    _, caller = started(graph, tmp_path / "log.txt", "lost", *"-p frame_timeout_s:=0.7 -p color_topic:=eye".split())
+    _, caller = started(
+        graph, tmp_path / "log.txt", "lost", *["-p", "frame_timeout_s:=0.7", "-p", "color_topic:=eye"]
+    )
     message = caller.point_to("the thing").outcome.message
     assert "nobody publishes it; topics with that type: " in message
     assert "/camera/color/image_raw" in message
     _, caller = started(
-        graph, tmp_path / "log2.txt", "wrong_type", *"-p frame_timeout_s:=0.7 -p color_topic:=odd/image_raw".split()
+        graph,
+        tmp_path / "log2.txt",
+        "wrong_type",
+        *["-p", "frame_timeout_s:=0.7", "-p", "color_topic:=odd/image_raw"],
     )
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.NO_FRAME
@@ -135,7 +145,9 @@ def test_a_best_effort_camera_is_heard_unless_the_parameters_forbid_it(graph: Gr
     caller = Caller(graph.node("be_caller"), "/be/pointing_node")
     assert caller.client.wait_for_service(20.0)
     assert caller.point_to("the thing").outcome.code == Code.OK
-    graph.start_scripted_node(tmp_path / "log2.txt", *inside, "-r", "__node:=strict", "-p", "sensor_qos:=reliable")
+    graph.start_scripted_node(
+        tmp_path / "log2.txt", *inside, "-r", "__node:=strict", "-p", "sensor_qos:=reliable"
+    )
     caller = Caller(graph.node("strict_caller"), "/be/strict")
     assert caller.client.wait_for_service(20.0)
     reply = caller.point_to("the thing")
@@ -153,7 +165,8 @@ def test_a_latched_camera_info_is_used_whatever_its_age(graph: Graph, tmp_path: 
     info.header.frame_id = camera.behaviour.frame_id
     latched.publish(info)
     graph.start_scripted_node(
-        tmp_path / "log.txt", *"-r __ns:=/latched -p color_info_topic:=camera/once -r /tf:=tf".split()
+        tmp_path / "log.txt",
+        *["-r", "__ns:=/latched", "-p", "color_info_topic:=camera/once"],
     )
     caller = Caller(graph.node("latched_caller"), "/latched/pointing_node")
     assert caller.client.wait_for_service(20.0)
@@ -163,7 +176,10 @@ def test_a_latched_camera_info_is_used_whatever_its_age(graph: Graph, tmp_path: 
 
 def test_remapped_tf_is_followed(graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path) -> None:
     _, caller = started(
-        graph, tmp_path / "log.txt", "remapped", *"-r /tf:=/robot/tf -r /tf_static:=/robot/tf_static".split()
+        graph,
+        tmp_path / "log.txt",
+        "remapped",
+        *["-r", "/tf:=/robot/tf", "-r", "/tf_static:=/robot/tf_static"],
     )
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.TF_UNAVAILABLE
@@ -173,7 +189,9 @@ def test_remapped_tf_is_followed(graph: Graph, camera: Camera, behaviour: Behavi
 def test_simulated_time_without_a_clock_is_explained(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
-    _, caller = started(graph, tmp_path / "log.txt", "timeless", *"-p use_sim_time:=true -p frame_timeout_s:=0.7".split())
+    _, caller = started(
+        graph, tmp_path / "log.txt", "timeless", *["-p", "use_sim_time:=true", "-p", "frame_timeout_s:=0.7"]
+    )
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.FUTURE_STAMP
     assert "nothing publishes /clock" in reply.outcome.message

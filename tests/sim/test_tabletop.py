@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from molmo_ros.sim.colours import COLOURS
 from molmo_ros.sim.scene import SceneRecipe
 from molmo_ros.sim.tabletop import TabletopScene
+from molmo_ros.sim.textures import TEXTURE_COUNT
 from molmo_ros.sim.truth import scene_truth
 
 SIZE = (320, 240)
@@ -74,14 +76,27 @@ def test_both_sizes_show_the_same_scene(tabletop: TabletopScene) -> None:
 
 
 def test_a_forgotten_tabletop_does_not_disturb_another(tabletop: TabletopScene) -> None:
-    tabletop.reset(5)
-    before = tabletop.render().color
     gone = TabletopScene(SIZE)
     gone.reset(6)
     gone.render()
+    tabletop.reset(5)
+    before = tabletop.render().color  # now this one's GL context is current
     del gone
     tabletop.reset(5)
     np.testing.assert_array_equal(tabletop.render().color, before)
+
+
+def test_the_table_wears_the_scenes_texture_and_colour(tabletop: TabletopScene) -> None:
+    state = tabletop.reset(5)
+    for change in ({"texture": (state.room.texture + 1) % TEXTURE_COUNT}, {"table_rgb": (0.2, 0.5, 0.9)}):
+        tabletop.show(state)
+        before = tabletop.render(segmentation=True)
+        tabletop.show(replace(state, room=replace(state.room, **change)))
+        after = tabletop.render()
+        assert before.ids is not None
+        changed = (before.color != after.color).any(axis=-1)
+        assert changed[before.ids == 0].mean() > 0.3
+        assert changed[before.ids > 0].mean() < 0.02
 
 
 def test_every_thing_is_seen_where_its_centre_projects(tabletop: TabletopScene) -> None:

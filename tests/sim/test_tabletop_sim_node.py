@@ -237,6 +237,30 @@ def test_a_signal_ends_it_cleanly(how: signal.Signals) -> None:
     assert "Traceback" not in output
 
 
+def test_a_context_shut_down_by_someone_else_ends_it_cleanly() -> None:
+    program = (
+        "import rclpy, threading, sys\n"
+        "from molmo_ros.nodes import tabletop_sim\n"
+        "shown = tabletop_sim.TabletopSim._publish_frame\n"
+        "def last(self):\n"
+        "    if self._frame == 5: rclpy.shutdown()\n"
+        "    return shown(self)\n"
+        "tabletop_sim.TabletopSim._publish_frame = last\n"
+        "sys.exit(tabletop_sim.main())\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Traceback" not in run.stderr
+
+
 @pytest.mark.parametrize(
     ("parameter", "says"),
     [

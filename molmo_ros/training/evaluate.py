@@ -1,0 +1,148 @@
+"""Judge a pointing model on fresh simulated tables, through the same code that answers on a robot.
+
+    python -m molmo_ros.training.evaluate --scenes 300
+
+Each scene is asked for two things that are there (the only ones of their words) and one that is not. A hit is
+a point inside the thing's visible mask; an absent thing is right when the model says there are none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from molmo_ros.outcome import Code, PointingError
+from molmo_ros.pointing import bundled_model_folder
+from molmo_ros.pointing.pointer import LocalPointer, Pointer
+from molmo_ros.sim.colours import COLOUR_NAMES
+from molmo_ros.sim.objects import KINDS
+from molmo_ros.sim.tabletop import TabletopScene
+from molmo_ros.sim.truth import ObjectTruth, scene_truth
+from molmo_ros.training.questions import Thing, ask_absent
+from molmo_ros.training.scenes import LEAST_VISIBLE_SHARE, TEST_SEEDS
+
+HIT_GOAL, ABSENT_GOAL = 0.80, 0.90
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question and what came of it. `miss_px`: pixels from the point to the mask's middle, NaN without a point."""
+
+    seed: int
+    label: str
+    present: bool
+    right: bool
+    said_absent: bool
+    confidence: float
+    miss_px: float
+
+
+def evaluate(pointer: Pointer, seeds: range, render_size: tuple[int, int] = (640, 480)) -> list[Asked]:
+    """Ask three questions about each scene of `seeds`, rendered as the demo renders them."""
+    tabletop = TabletopScene(render_size)
+    asked: list[Asked] = []
+    for seed in track(seeds, description="asking", transient=True):
+        rng = np.random.default_rng((seed, 11))
+        state = tabletop.reset(seed)
+        view = tabletop.render(segmentation=True)
+        assert view.ids is not None
+        seen = scene_truth(state, view.ids, int(LEAST_VISIBLE_SHARE * view.ids.size))
+        words = Counter(thing.label for thing in state.objects)
+        unique = [truth for truth in seen if words[truth.label] == 1]
+        for index in rng.permutation(len(unique))[:2]:
+            asked.append(ask_present(pointer, view.color, unique[index], seed))
+        things = [Thing(thing.colour, thing.kind, 0.0, 0.0) for thing in state.objects]
+        absent = ask_absent(things, COLOUR_NAMES, KINDS, rng).label
+        asked.append(ask_for_absent(pointer, view.color, absent, seed))
+    tabletop.close()
+    return asked
+
+
+def ask_present(pointer: Pointer, image_HW3: np.ndarray, truth: ObjectTruth, seed: int) -> Asked:
+    try:
+        pointing = pointer.point(image_HW3, f"the {truth.label}")
+    except PointingError as error:
+        if error.outcome.code != Code.UNPARSEABLE:
+            raise
+        return Asked(seed, truth.label, True, False, False, float("nan"), float("nan"))
+    if len(pointing.points) != 1:
+        return Asked(seed, truth.label, True, False, pointing.absent, float("nan"), float("nan"))
+    point = pointing.points[0]
+    row, column = int(round(point.v)), int(round(point.u))
+    miss = float(np.hypot(point.u - truth.centroid_uv[0], point.v - truth.centroid_uv[1]))
+    return Asked(seed, truth.label, True, bool(truth.mask_HW[row, column]), False, point.confidence, miss)
+
+
+def ask_for_absent(pointer: Pointer, image_HW3: np.ndarray, label: str, seed: int) -> Asked:
+    try:
+        pointing = pointer.point(image_HW3, f"the {label}")
+    except PointingError as error:
+        if error.outcome.code != Code.UNPARSEABLE:
+            raise
+        return Asked(seed, label, False, False, False, float("nan"), float("nan"))
+    confidence = pointing.points[0].confidence if pointing.points else float("nan")
+    return Asked(seed, label, False, pointing.absent, pointing.absent, confidence, float("nan"))
+
+
+def summary(asked: list[Asked]) -> dict[str, float]:
+    """Shares and medians that the table prints."""
+    present = [a for a in asked if a.present]
+    absent = [a for a in asked if not a.present]
+    misses = [a.miss_px for a in present if not np.isnan(a.miss_px)]
+    return {
+        "present_asked": len(present),
+        "present_hit": _share(a.right for a in present),
+        "present_called_absent": _share(a.said_absent for a in present),
+        "absent_asked": len(absent),
+        "absent_right": _share(a.right for a in absent),
+        "median_miss_px": float(np.median(misses)) if misses else float("nan"),
+    }
+
+
+def _share(flags: object) -> float:
+    values = list(flags)  # type: ignore[call-overload]
+    return sum(values) / max(len(values), 1)
+
+
+def by_kind(asked: list[Asked]) -> dict[str, float]:
+    return {k: _share(a.right for a in asked if a.present and a.label.endswith(k)) for k in KINDS}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=bundled_model_folder(), help="checkpoint folder")
+    parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--first-seed", type=int, default=TEST_SEEDS.start, help="scenes never seen in training")
+    parser.add_argument("--json", type=Path, help="write every question and the summary here")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
+    arguments = parser.parse_args()
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.scenes)
+    if seeds.start < TEST_SEEDS.start or seeds.stop > TEST_SEEDS.stop:
+        parser.error(f"test scenes have seeds {TEST_SEEDS.start} to {TEST_SEEDS.stop - 1}; others were trained on")
+    asked = evaluate(LocalPointer.from_folder(arguments.model), seeds)
+    figures = summary(asked)
+    goals = {"present_hit": HIT_GOAL, "absent_right": ABSENT_GOAL}
+    table = Table("figure", "measured", "goal", "met", title=f"{arguments.model.name}, {len(seeds)} scenes")
+    for name, value in figures.items():
+        goal = goals.get(name)
+        met = "" if goal is None else "yes" if value >= goal else "no"
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value), str(goal or ""), met)
+    for kind, share in by_kind(asked).items():
+        table.add_row(f"hit, {kind}", f"{share:.3f}", "", "")
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"summary": figures, "asked": [asdict(a) for a in asked]}, indent=1))
+    missed = [name for name, goal in goals.items() if figures[name] < goal]
+    return 1 if arguments.check and missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""Broken checkpoint folders get one clear line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from molmo_ros.molmo.loading import CheckpointError, load_checkpoint
+
+CHECKPOINT = Path(__file__).parent.parent / "data" / "goldens" / "D" / "checkpoint"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+
+
+def cut_short(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def only_a_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def other_model(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+
+
+def other_sizes(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 128}))
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def spoiled(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (without("tokenizer.json"), "no tokenizer.json"),
+        (without("config.json"), "no config.json"),
+        (without("preprocessor_config.json"), "no preprocessor_config.json"),
+        (without("model.safetensors"), "no \\*.safetensors"),
+        (spoiled("config.json"), "not readable JSON"),
+        (cut_short, "cut short"),
+        (only_a_pickle, "pickle"),
+        (other_model, "'llama'"),
+        (other_sizes, "does not load"),
+    ],
+)
+def test_a_broken_folder_is_refused_in_one_line(folder: Path, spoil: Callable[[Path], None], says: str) -> None:
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_an_unknown_dtype_lists_the_valid_ones() -> None:
+    with pytest.raises(CheckpointError, match="bfloat16"):
+        load_checkpoint(CHECKPOINT, dtype="int4")
+
+
+def test_code_in_the_folder_does_not_run(folder: Path) -> None:
+    bomb = "raise SystemExit('remote code ran')\n"
+    for name in ("config_molmo.py", "modeling_molmo.py", "image_preprocessing_molmo.py", "preprocessing_molmo.py"):
+        (folder / name).write_text(bomb)
+    model, _ = load_checkpoint(folder)
+    assert not model.training
+
+
+def test_bfloat16_is_used_when_asked_for() -> None:
+    model, _ = load_checkpoint(CHECKPOINT, device="cpu", dtype="bfloat16")
+    assert model.lm_head.weight.dtype == torch.bfloat16

@@ -1,0 +1,226 @@
+"""The main job, to be seen: a simulated table and the pointing node on a real ROS graph, asked for things.
+
+`make demo` runs this. It starts launch/demo.launch.xml, asks for things in several scenes over the PointTo
+service, prints one table, writes out/demo.png, and ends with exit code 0 only when every call was answered
+with the right kind of outcome. What the simulator knows is read for the reader's last column alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "out"
+NOT_FOUND = 100
+
+#: Scenes (simulator seeds, none of them trained on) and what is asked for in them; True = it is there.
+SCENES: dict[int, tuple[tuple[str, bool], ...]] = {}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call, as the table shows it."""
+
+    scene: int
+    words: str
+    expected_there: bool
+    reply: object
+    truth_mm: float
+
+    @property
+    def as_expected(self) -> bool:
+        code = self.reply.outcome.code  # type: ignore[attr-defined]
+        return bool(code == 0 if self.expected_there else code == NOT_FOUND)
+
+
+class Launched:
+    """The launch file, running in a process group of its own."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log.open("w")
+        self.process = subprocess.Popen(
+            [str(ROOT / "tools" / "launch"), "demo.launch.xml"],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """As Ctrl-C would; the runner ends its processes, and is ended itself when it takes too long."""
+        for number, grace_s in ((signal.SIGINT, 15.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
+            if not self.alive():
+                break
+            os.killpg(self.process.pid, number)
+            try:
+                self.process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                continue
+        self._log.close()
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--live", action="store_true", help="stay up for questions of your own (tools/ask)")
+    chosen = parser.parse_args()
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    signal.signal(signal.SIGTERM, interrupt)
+    OUT.mkdir(exist_ok=True)
+    console = Console()
+    launched = Launched(OUT / "demo.log")
+    try:
+        rows, pictures = ask_everything(launched, console)
+        print_table(rows, console)
+        if pictures:
+            save_picture(pictures, OUT / "demo.png")
+            console.print(f"picture: [bold]{(OUT / 'demo.png').relative_to(ROOT)}[/]   log: out/demo.log")
+        wrong = [row for row in rows if not row.as_expected]
+        for row in wrong:
+            console.print(f"[red]scene {row.scene}, {row.words!r}: not the outcome that belongs here[/]")
+        if chosen.live:
+            stay_up(launched, console)
+        return 1 if wrong else 0
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    except RuntimeError as error:
+        console.print(f"[red]demo: {error}[/] (log: out/demo.log)")
+        return 2
+    finally:
+        launched.stop()
+
+
+def ask_everything(launched: Launched, console: Console) -> tuple[list[Row], list[np.ndarray]]:
+    from point_client import PointClient
+
+    client = PointClient()
+    client.follow_scene()
+    rows: list[Row] = []
+    pictures: list[np.ndarray] = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("starting simulator and pointing node")
+            client.wait_for_graph(90.0, launched.alive)
+            for scene, questions in SCENES.items():
+                progress.update(task, description=f"scene {scene}")
+                truth = client.reset_scene(scene, launched.alive)
+                for words, there in questions:
+                    progress.update(task, description=f"scene {scene}: {words}")
+                    reply = ask_when_loaded(client, words, launched)
+                    rows.append(Row(scene, words, there, reply, distance_to_truth_mm(reply, truth, words)))
+                    if reply.outcome.code == 0:
+                        client.wait_for("picture", lambda: client.picture is not None, 5.0, launched.alive)
+                        assert client.picture is not None
+                        pictures.append(client.picture)
+    finally:
+        client.close()
+    return rows, pictures
+
+
+def ask_when_loaded(client, words: str, launched: Launched):  # type: ignore[no-untyped-def]
+    """Ask; while the model is still loading, ask again with the node's own word for it."""
+    model_unavailable = 503
+    while True:
+        reply = client.point_to(words, 60.0, launched.alive)
+        if reply.outcome.code != model_unavailable or "load" not in reply.outcome.message:
+            return reply
+        client.wait_for("model", _once(), 60.0, launched.alive)
+
+
+def _once():  # type: ignore[no-untyped-def]
+    """True at the second call: lets the client spin for one turn."""
+    calls = iter((False, True))
+    return lambda: next(calls, True)
+
+
+def distance_to_truth_mm(reply, truth, words: str) -> float:  # type: ignore[no-untyped-def]
+    """From the goal to the middle of the thing of these words, NaN when there is no such thing or no goal."""
+    label = words.removeprefix("the ")
+    if reply.outcome.code != 0 or label not in truth.labels:
+        return float("nan")
+    at = reply.targets.targets[0].pose.pose.pose.position
+    true = truth.positions[list(truth.labels).index(label)]
+    return 1000 * float(np.linalg.norm([at.x - true.x, at.y - true.y, at.z - true.z]))
+
+
+def print_table(rows: list[Row], console: Console) -> None:
+    table = Table(
+        "scene", "words", "pixel", "conf.", "base_link x, y, z m", "outcome", "ms: frame+model+rest", "to middle* mm",
+        title="PointTo over ROS 2",
+    )  # fmt: skip
+    for row in rows:
+        reply = row.reply
+        pixel = place = sure = ""
+        if reply.targets.targets:  # type: ignore[attr-defined]
+            target = reply.targets.targets[0]  # type: ignore[attr-defined]
+            at = target.pose.pose.pose.position
+            pixel = f"{target.u:.0f}, {target.v:.0f}"
+            place = f"{at.x:+.3f}, {at.y:+.3f}, {at.z:+.3f}"
+            sure = f"{target.confidence:.2f}"
+        outcome = "OK" if reply.outcome.code == 0 else reply.outcome.message  # type: ignore[attr-defined]
+        truth = "" if np.isnan(row.truth_mm) else f"{row.truth_mm:.0f}"
+        mark = "" if row.as_expected else " [red]!"
+        table.add_row(str(row.scene), row.words, pixel, sure, place, outcome + mark, split_ms(reply), truth)
+    console.print(table)
+    console.print("* from the goal, which lies on the thing's surface, to its middle as the simulator knows it")
+
+
+def split_ms(reply) -> str:  # type: ignore[no-untyped-def]
+    d = reply.durations
+    ms = {name: 1000 * _seconds(getattr(d, name)) for name in d.get_fields_and_field_types()}
+    model = ms["vision"] + ms["prefill"] + ms["decode"]
+    return f"{ms['frame_wait']:.0f} + {model:.0f} + {ms['total'] - ms['frame_wait'] - model:.0f}"
+
+
+def _seconds(duration) -> float:  # type: ignore[no-untyped-def]
+    return float(duration.sec + 1e-9 * duration.nanosec)
+
+
+def save_picture(pictures: list[np.ndarray], path: Path, columns: int = 2) -> None:
+    """The annotated pictures side by side."""
+    height, width = pictures[0].shape[:2]
+    count = -(-len(pictures) // columns)
+    gap = 6
+    sheet = np.full((count * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        y, x = row * (height + gap), column * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+    Image.fromarray(sheet).save(path)
+
+
+def stay_up(launched: Launched, console: Console) -> None:
+    """Until Ctrl-C."""
+    live = OUT / "live_domain"
+    live.write_text(os.environ["ROS_DOMAIN_ID"])
+    console.print('Up. Ask from another terminal: [bold]tools/ask "the blue mug"[/]; Ctrl-C ends it.')
+    try:
+        launched.process.wait()
+    finally:
+        live.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

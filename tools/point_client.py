@@ -1,0 +1,94 @@
+"""A small client of the demo's graph: asks, resets scenes, and keeps what arrives. Used by the demo and `tools/ask`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+
+from molmo_ros_interfaces.msg import SceneTruth
+from molmo_ros_interfaces.srv import PointTo, ResetScene
+
+POINTING, SIMULATOR = "/pointing_node", "/tabletop_sim"
+
+
+class GraphError(RuntimeError):
+    """The graph did not do its part in time; the message says which part."""
+
+
+class PointClient:
+    """One rclpy node that spins only while it waits."""
+
+    def __init__(self) -> None:
+        rclpy.init()
+        self.node = Node(f"point_client_{os.getpid()}")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._point_to = self.node.create_client(PointTo, f"{POINTING}/point_to")
+        self._reset = self.node.create_client(ResetScene, f"{SIMULATOR}/reset_scene")
+        self.truth: SceneTruth | None = None
+        self.picture: np.ndarray | None = None
+
+    def follow_scene(self) -> None:
+        """Also keep the scene's truth and the annotated pictures (the demo's table and picture)."""
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(SceneTruth, f"{SIMULATOR}/truth", self._keep_truth, latched)
+        self.node.create_subscription(Image, f"{POINTING}/annotated_image", self._keep_picture, 5)
+
+    def _keep_truth(self, message: SceneTruth) -> None:
+        self.truth = message
+
+    def _keep_picture(self, message: Image) -> None:
+        self.picture = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3).copy()
+
+    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float, alive: Callable[[], bool]) -> None:
+        """Spin until `ready`; raises GraphError when it takes too long or a process of the graph has ended."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            self._executor.spin_once(timeout_sec=0.05)
+            if not alive():
+                raise GraphError(f"the launched processes ended while waiting for {what}; see their log above")
+            if time.monotonic() > deadline:
+                raise GraphError(f"no {what} within {timeout_s:g} s")
+
+    def wait_for_graph(self, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> None:
+        self.wait_for("pointing node", self._point_to.service_is_ready, timeout_s, alive)
+        self.wait_for("simulator", self._reset.service_is_ready, timeout_s, alive)
+
+    def reset_scene(self, seed: int, alive: Callable[[], bool] = lambda: True) -> SceneTruth:
+        """A new scene; returns its truth."""
+        self.truth = None
+        reply = self._call(self._reset, ResetScene.Request(seed=seed), "answer of the simulator", 30.0, alive)
+        if not reply.success:
+            raise GraphError(f"the simulator could not show scene {seed}: {reply.message}")
+        self.wait_for("truth of the new scene", lambda: self.truth is not None, 10.0, alive)
+        assert self.truth is not None
+        return self.truth
+
+    def point_to(
+        self, target: str, timeout_s: float = 60.0, alive: Callable[[], bool] = lambda: True, **fields: Any
+    ) -> PointTo.Response:
+        """Ask the pointing node."""
+        self.picture = None
+        request = PointTo.Request(target=target, **fields)
+        response: PointTo.Response = self._call(self._point_to, request, "answer of the pointing node", timeout_s, alive)
+        return response
+
+    def _call(self, client: Any, request: Any, what: str, timeout_s: float, alive: Callable[[], bool]) -> Any:
+        future = client.call_async(request)
+        self.wait_for(what, future.done, timeout_s, alive)
+        return future.result()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        if rclpy.ok():
+            rclpy.shutdown()
