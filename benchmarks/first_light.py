@@ -2,9 +2,9 @@
 
     tools/run python benchmarks/first_light.py [--quick] [--check] [--json FILE]
 
-Starts launch/demo.launch.xml (simulator and pointing node, separate processes) on a domain of its own, asks for
-things that stand on the table in several scenes, and prints each figure beside its goal. Times are wall-clock of
-this machine under its present load.
+Starts launch/demo.launch.xml (simulator and pointing node, separate processes) on a domain of its own, asks
+for things that stand on the table in several scenes, and prints each figure beside its goal. Times are
+wall-clock of this machine under its present load.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Call:
-    """One request: seconds until the reply and until the goal (None = no goal came), and each stage's seconds."""
+    """One request: seconds until the reply, until the goal (None = no goal came), and of each stage."""
 
     reply_s: float
     goal_s: float | None
@@ -108,12 +108,21 @@ class Client:
             raise TimeoutError(f"no reply from {client.srv_name} within {REPLY_WITHIN_S:g} s")
         return future.result()
 
+    def _answers(self, request: PointTo.Request) -> bool:
+        done = threading.Event()
+        self._point_to.call_async(request).add_done_callback(lambda _: done.set())
+        return done.wait(1.0)
+
     def wait_until_ready(self) -> None:
         """Until the model is loaded; raises with the node's own words when it cannot be."""
         end_s = time.monotonic() + UP_WITHIN_S
         for client in (self._point_to, self._reset):
             if not client.wait_for_service(end_s - time.monotonic()):
                 raise TimeoutError(f"{client.srv_name} did not come up within {UP_WITHIN_S:g} s")
+        # A service is seen before it sees its caller; until then replies get lost.
+        while not self._answers(PointTo.Request()):
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"/pointing_node does not answer within {UP_WITHIN_S:g} s")
         pause = threading.Event()
         while True:
             outcome = self._call(self._point_to, PointTo.Request(target="the table", dry_run=True)).outcome

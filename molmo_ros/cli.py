@@ -1,7 +1,7 @@
 """`molmo_ros`: pointing from the command line, without ROS.
 
-    molmo_ros point picture.png "the red cube"
-    molmo_ros point picture.png "the red cube" --depth depth.png --camera camera_info.yaml --json
+molmo_ros point picture.png "the red cube"
+molmo_ros point picture.png "the red cube" --depth depth.png --camera camera_info.yaml --json
 """
 
 from __future__ import annotations
@@ -45,13 +45,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="molmo_ros", description="Point at things with Molmo.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    point = commands.add_parser("point", help="point at a thing in a picture", description=point_command.__doc__)
+    point = commands.add_parser(
+        "point", help="point at a thing in a picture", description=point_command.__doc__
+    )
     point.add_argument("image", type=Path, help="picture (PNG, JPEG, ...)")
     point.add_argument("target", help='what to point at, such as "the red cube"')
-    point.add_argument("--depth", type=Path, help="depth registered to the picture: 16-bit PNG in mm, or .npy in metres")
-    point.add_argument("--camera", type=Path, help="camera_info.yaml (camera_calibration's file, or a CameraInfo)")
-    point.add_argument("--rectified", action="store_true", help="the picture is rectified: use P instead of K and D")
-    point.add_argument("--model", type=Path, help="folder of a Molmo checkpoint (default: the bundled tabletop model)")
+    point.add_argument(
+        "--depth", type=Path, help="depth registered to the picture: 16-bit PNG in mm, or .npy in metres"
+    )
+    point.add_argument(
+        "--camera", type=Path, help="camera_info.yaml (camera_calibration's file, or a CameraInfo)"
+    )
+    point.add_argument(
+        "--rectified", action="store_true", help="the picture is rectified: use P instead of K and D"
+    )
+    point.add_argument(
+        "--model", type=Path, help="folder of a Molmo checkpoint (default: the bundled tabletop model)"
+    )
     point.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     point.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
     point.add_argument("--max-points", type=int, default=0, metavar="N", help="at most N points, 0 = all")
@@ -71,7 +81,9 @@ def point_command(chosen: argparse.Namespace) -> int:
     from molmo_ros.pointing.pointer import LocalPointer
 
     try:
-        pointer = LocalPointer.from_folder(chosen.model or bundled_model_folder(), chosen.device, chosen.dtype)
+        pointer = LocalPointer.from_folder(
+            chosen.model or bundled_model_folder(), chosen.device, chosen.dtype
+        )
     except CheckpointError as error:
         raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error
     pointing = pointer.point(image, chosen.target, max_points=max(chosen.max_points, 0))
@@ -104,7 +116,9 @@ def read_frame(image_HW3: np.ndarray, chosen: argparse.Namespace) -> Frame | Non
     if chosen.depth is None:
         return None
     if chosen.camera is None:
-        raise PointingError(Code.NO_CAMERA_INFO, "--depth needs --camera, the camera_info.yaml of the picture")
+        raise PointingError(
+            Code.NO_CAMERA_INFO, "--depth needs --camera, the camera_info.yaml of the picture"
+        )
     camera = read_camera(chosen.camera, rectified=chosen.rectified)
     return Frame(image_HW3, read_depth(chosen.depth), camera, stamp_ns=0, frame_id="camera")
 
@@ -121,7 +135,9 @@ def read_depth(path: Path) -> np.ndarray:
         return depth_m_from("32FC1", np.asarray(raw, np.float32))
     raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if raw is None or raw.ndim != 2 or raw.dtype != np.uint16:
-        raise PointingError(Code.BAD_IMAGE, f"{path} is not a 16-bit single-channel PNG in mm, nor a .npy in metres")
+        raise PointingError(
+            Code.BAD_IMAGE, f"{path} is not a 16-bit single-channel PNG in mm, nor a .npy in metres"
+        )
     return depth_m_from("16UC1", raw)
 
 
@@ -132,7 +148,9 @@ def read_camera(path: Path, *, rectified: bool) -> CameraModel:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PointingError(Code.BAD_CAMERA_INFO, f"{path} is not readable YAML: {error}") from error
     if not isinstance(document, dict):
-        raise PointingError(Code.BAD_CAMERA_INFO, f"{path} holds no camera; camera_calibration writes such files")
+        raise PointingError(
+            Code.BAD_CAMERA_INFO, f"{path} holds no camera; camera_calibration writes such files"
+        )
 
     def field(*names: str) -> Any:
         for name in names:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip("rclpy")
-tf2_ros = pytest.importorskip("tf2_ros")
+pytest.importorskip("rclpy")
+pytest.importorskip("tf2_ros")
 
+import rclpy
+import tf2_ros
 from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st

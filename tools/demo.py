@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -149,7 +150,7 @@ def ask_when_loaded(client, words: str, launched: Launched):  # type: ignore[no-
         client.wait_for("model", _once(), 60.0, launched.alive)
 
 
-def _once():  # type: ignore[no-untyped-def]
+def _once() -> Callable[[], bool]:
     """True at the second call: lets the client spin for one turn."""
     calls = iter((False, True))
     return lambda: next(calls, True)
@@ -184,7 +185,9 @@ def print_table(rows: list[Row], console: Console) -> None:
         mark = "" if row.as_expected else " [red]!"
         table.add_row(str(row.scene), row.words, pixel, sure, place, outcome + mark, split_ms(reply), truth)
     console.print(table)
-    console.print("* from the goal, which lies on the thing's surface, to its middle as the simulator knows it")
+    console.print(
+        "* from the goal, which lies on the thing's surface, to its middle as the simulator knows it"
+    )
 
 
 def split_ms(reply) -> str:  # type: ignore[no-untyped-def]

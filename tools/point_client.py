@@ -49,13 +49,17 @@ class PointClient:
     def _keep_picture(self, message: Image) -> None:
         self.picture = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3).copy()
 
-    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float, alive: Callable[[], bool]) -> None:
+    def wait_for(
+        self, what: str, ready: Callable[[], bool], timeout_s: float, alive: Callable[[], bool]
+    ) -> None:
         """Spin until `ready`; raises GraphError when it takes too long or a process of the graph has ended."""
         deadline = time.monotonic() + timeout_s
         while not ready():
             self._executor.spin_once(timeout_sec=0.05)
             if not alive():
-                raise GraphError(f"the launched processes ended while waiting for {what}; see their log above")
+                raise GraphError(
+                    f"the launched processes ended while waiting for {what}; see their log above"
+                )
             if time.monotonic() > deadline:
                 raise GraphError(f"no {what} within {timeout_s:g} s")
 
@@ -70,7 +74,6 @@ class PointClient:
         if not reply.success:
             raise GraphError(f"the simulator could not show scene {seed}: {reply.message}")
         self.wait_for("truth of the new scene", lambda: self.truth is not None, 10.0, alive)
-        assert self.truth is not None
         return self.truth
 
     def point_to(
@@ -79,7 +82,9 @@ class PointClient:
         """Ask the pointing node."""
         self.picture = None
         request = PointTo.Request(target=target, **fields)
-        response: PointTo.Response = self._call(self._point_to, request, "answer of the pointing node", timeout_s, alive)
+        response: PointTo.Response = self._call(
+            self._point_to, request, "answer of the pointing node", timeout_s, alive
+        )
         return response
 
     def _call(self, client: Any, request: Any, what: str, timeout_s: float, alive: Callable[[], bool]) -> Any:

@@ -178,12 +178,12 @@ class CameraModel:
         return np.array([-self.P[0, 3] / self.P[0, 0], -self.P[1, 3] / self.P[1, 1], 0.0])
 
     @cached_property
-    def R_cam_image(self) -> np.ndarray:  # noqa: N802
+    def R_cam_image(self) -> np.ndarray:
         """Rotation of the image's own axes in the camera frame: identity but for raw images with R in use."""
         return self._R_image_cam.T
 
     @cached_property
-    def _R_image_cam(self) -> np.ndarray:  # noqa: N802
+    def _R_image_cam(self) -> np.ndarray:
         return np.eye(3) if self.rectified else self.R.T
 
     @cached_property

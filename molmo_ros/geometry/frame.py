@@ -21,7 +21,7 @@ class Frame:
     Raises PointingError: BAD_IMAGE for the pictures, BAD_CAMERA_INFO when the camera is another image's.
     """
 
-    color_HW3: np.ndarray  # noqa: N815
+    color_HW3: np.ndarray
     depth_m: np.ndarray | None
     camera: CameraModel
     stamp_ns: int

@@ -105,8 +105,8 @@ class MolmoConfig(PreTrainedConfig):
     model_type = "molmo"
     sub_configs_defaults = {"text_config": Qwen2Config, "vision_config": MolmoVisionConfig}
 
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     embedding_size: int = 152064
     additional_vocab_size: int = ADDITIONAL_VOCAB_SIZE
     tie_word_embeddings: bool = False
@@ -121,8 +121,8 @@ class MolmoConfig(PreTrainedConfig):
                 feature_layers=kwargs.pop("vit_layers", None),
             )
         super().__post_init__(**kwargs)
-        if self.vision_config.projector_size is None:  # type: ignore[union-attr]
-            self.vision_config.projector_size = self.text_config.intermediate_size  # type: ignore[union-attr]
+        if self.vision_config.projector_size is None:
+            self.vision_config.projector_size = self.text_config.intermediate_size
 
     def to_dict(self) -> dict[str, Any]:
         """The released flat spelling, with the vision section spelled out."""

@@ -89,7 +89,9 @@ class MolmoImageProcessor(ImageProcessingMixin):
         self.image_token_length_w = image_token_length_w
         self.max_crops = max_crops
         if any(margin % 2 for margin in overlap_margins):
-            raise ValueError(f"overlap_margins must be even, as features are pooled in twos; got {overlap_margins}")
+            raise ValueError(
+                f"overlap_margins must be even, as features are pooled in twos; got {overlap_margins}"
+            )
         self.overlap_margins = list(overlap_margins)
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
@@ -117,10 +119,15 @@ class MolmoImageProcessor(ImageProcessingMixin):
         tiling = select_tiling(
             height - self.margin_size, width - self.margin_size, self.window_size, self.max_crops
         )
-        canvas_size = (tiling[0] * self.window_size + self.margin_size, tiling[1] * self.window_size + self.margin_size)
+        canvas_size = (
+            tiling[0] * self.window_size + self.margin_size,
+            tiling[1] * self.window_size + self.margin_size,
+        )
         canvas, mask = self._resize_and_pad(pixels_HW3, canvas_size)
         whole, _ = self._resize_and_pad(pixels_HW3, (self.crop_size, self.crop_size))
-        starts = [(r * self.window_size, c * self.window_size) for r in range(tiling[0]) for c in range(tiling[1])]
+        starts = [
+            (r * self.window_size, c * self.window_size) for r in range(tiling[0]) for c in range(tiling[1])
+        ]
         crops = [whole, *(canvas[y : y + self.crop_size, x : x + self.crop_size] for y, x in starts)]
         masks = [mask[y : y + self.crop_size, x : x + self.crop_size] for y, x in starts]
         tokens, positions = self._layout(tiling, marks)

@@ -45,7 +45,10 @@ def load_checkpoint(
     try:
         processor = MolmoProcessor.from_pretrained(folder)
         model = MolmoForConditionalGeneration.from_pretrained(
-            folder, dtype=_DTYPES[dtype], device_map={"": device} if device != "cpu" else None, use_safetensors=True
+            folder,
+            dtype=_DTYPES[dtype],
+            device_map={"": device} if device != "cpu" else None,
+            use_safetensors=True,
         )
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder} does not load as a Molmo checkpoint: {_one_line(error)}") from error

@@ -42,7 +42,7 @@ class TokenEmbedding(nn.Module):
         return torch.where(is_new[..., None], new, known)
 
 
-class MolmoQwen2Model(Qwen2Model):  # type: ignore[misc]
+class MolmoQwen2Model(Qwen2Model):
     """Qwen2's layers without an embedding table of their own; the families of Molmo-7B-D and Molmo-72B.
 
     A class of its own so that the conversion of its tensor names belongs to this family alone.
@@ -128,7 +128,7 @@ class MolmoModel(MolmoPreTrainedModel):
         """See `MolmoForConditionalGeneration.forward`; the output is the language model's."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if inputs_embeds is None:
+        if input_ids is not None:
             image_tokens = None
             if images is not None:
                 if image_masks is None:
@@ -150,7 +150,7 @@ class MolmoOutput(CausalLMOutputWithPast):
     """Loss (when labels were given), logits [B, S, embedding_size], cache, hidden states, attentions."""
 
 
-class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
     """Molmo with its output head; `generate` feeds the images at the first step only."""
 
     def __init__(self, config: MolmoConfig) -> None:
@@ -208,7 +208,9 @@ class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):  # t
         logits = self.lm_head(outputs.last_hidden_state[:, keep])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.embedding_size, **kwargs)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.embedding_size, **kwargs
+            )
         return MolmoOutput(
             loss=loss,
             logits=logits,

@@ -33,7 +33,9 @@ class MolmoProcessor(ProcessorMixin):
     image_processor: MolmoImageProcessor
     tokenizer: PreTrainedTokenizerFast
 
-    def __init__(self, image_processor: MolmoImageProcessor, tokenizer: PreTrainedTokenizerFast, **_: Any) -> None:
+    def __init__(
+        self, image_processor: MolmoImageProcessor, tokenizer: PreTrainedTokenizerFast, **_: Any
+    ) -> None:
         self.image_processor = image_processor
         self.tokenizer = tokenizer
         self.chat_template = None
@@ -50,7 +52,9 @@ class MolmoProcessor(ProcessorMixin):
         """Ids come from tokenizer.json: the released side files disagree with it."""
         ids = self.tokenizer.encode(token, add_special_tokens=False)
         if len(ids) != 1:
-            raise ValueError(f"the tokenizer has no token {token}; a Molmo checkpoint's tokenizer.json defines it")
+            raise ValueError(
+                f"the tokenizer has no token {token}; a Molmo checkpoint's tokenizer.json defines it"
+            )
         return int(ids[0])
 
     @classmethod
@@ -68,7 +72,7 @@ class MolmoProcessor(ProcessorMixin):
         self.tokenizer.save_pretrained(save_directory)
         return list(self.image_processor.save_pretrained(save_directory))
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Image.Image | np.ndarray | None = None,
         text: str = "",
@@ -89,7 +93,9 @@ class MolmoProcessor(ProcessorMixin):
         inputs: dict[str, torch.Tensor] = {}
         if images is not None:
             picture = self.image_processor.process(images, self.marks)
-            shifted = np.where(picture.image_input_idx >= 0, picture.image_input_idx + 1, picture.image_input_idx)
+            shifted = np.where(
+                picture.image_input_idx >= 0, picture.image_input_idx + 1, picture.image_input_idx
+            )
             parts.append(picture.tokens)
             inputs["images"] = torch.from_numpy(picture.images)[None]
             inputs["image_masks"] = torch.from_numpy(picture.image_masks)[None]
@@ -97,7 +103,7 @@ class MolmoProcessor(ProcessorMixin):
         input_ids = torch.from_numpy(np.concatenate([*parts, words]))[None]
         return BatchFeature({"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **inputs})
 
-    def decode(self, token_ids: Any, **kwargs: Any) -> str:  # type: ignore[override]
+    def decode(self, token_ids: Any, **kwargs: Any) -> str:
         """Text of generated ids, without the end mark."""
         kwargs.setdefault("skip_special_tokens", True)
         return str(self.tokenizer.decode(token_ids, **kwargs))

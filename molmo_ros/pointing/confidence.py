@@ -44,7 +44,8 @@ def is_numeric(text: str) -> bool:
 def coordinate(tokens: Sequence[NumberToken], near_percent: float = NEAR_PERCENT) -> Coordinate:
     """Distribution of the number that `tokens` spell, over what the model might have said instead.
 
-    NaN when the tokens spell no number (a tokenizer that joins digits with other signs). What would have followed an alternative was never asked of the model; it is taken as evenly spread.
+    What would have followed an alternative was never asked of the model; it is taken as evenly spread.
+    NaN when the tokens spell no number (a tokenizer that joins digits with other signs).
     """
     said = "".join(token.text for token in tokens)
     if not any(c.isdigit() for c in said):

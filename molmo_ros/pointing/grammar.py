@@ -19,7 +19,9 @@ _PAIR = re.compile(
 )
 _ALT = re.compile(r"""\s*alt\s*=\s*"(.*?)"\s*(?:>|$)""", re.DOTALL)
 _CLICK = re.compile(r"Click\(\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\)")
-_ABSENT = re.compile(r"there (?:are|is) (?:none|no\b)|(?:this|that) isn.t in the image|not in the image", re.IGNORECASE)
+_ABSENT = re.compile(
+    r"there (?:are|is) (?:none|no\b)|(?:this|that) isn.t in the image|not in the image", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def spoken_points(answer: str) -> list[SpokenPoint]:
         label = alt.group(1).strip() if alt else ""
         points += [_point(p.group(2), p.group(3), label, p.span(2), p.span(3)) for p in pairs]
     if not points:
-        points = [_point(*c.groups(), "", c.span(1), c.span(2)) for c in _CLICK.finditer(answer)]
+        points = [_point(c.group(1), c.group(2), "", c.span(1), c.span(2)) for c in _CLICK.finditer(answer)]
     return [point for point in points if 0 <= point.x <= 100 and 0 <= point.y <= 100]
 
 

@@ -113,7 +113,8 @@ class LocalPointer:
         spoken = spoken_points(answer)
         if not spoken and not says_absent(answer):
             raise PointingError(
-                Code.UNPARSEABLE, f"the model's answer holds no point: {answer[:120]!r}; ask for a thing it can see"
+                Code.UNPARSEABLE,
+                f"the model's answer holds no point: {answer[:120]!r}; ask for a thing it can see",
             )
         points = self._points(spoken, decoded, image_HW3.shape[:2], words)
         return Pointing(

@@ -11,7 +11,7 @@ from molmo_ros.outcome import Code, PointingError
 MAX_TARGET_CHARACTERS = 256
 
 _ARTICLE = re.compile(r"^(?:the|a|an|any|all|every)\s+", re.IGNORECASE)
-_COMMAND = re.compile(r"^(?:please\s+)?point\s+(?:to|at)\s+", re.IGNORECASE)
+_COMMAND = re.compile(r"^(?:please\s+)?point\s+(?:to|at)(?:\s+|$)", re.IGNORECASE)
 
 
 def clean_target(target: str, max_characters: int = MAX_TARGET_CHARACTERS) -> str:

@@ -1,8 +1,8 @@
-"""Shards to training batches: several questions packed behind one picture, each blind to the others.
+"""Shards to training batches: several questions behind each picture, each blind to the others.
 
-One picture costs far more than one question, so a sequence is: the picture's tokens, then the questions one
-after the other. The attention mask lets a question see the picture and itself; positions start anew behind
-the picture for each. To the model every question looks exactly as if it had been asked alone.
+One picture costs far more than one question. So the picture's tokens go through the language model once, and
+the questions, each a row of its own, go on from that cache: to the model every question looks exactly as if
+it had been asked alone.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ from molmo_ros.training.questions import Question, Thing, ask_about, ask_absent,
 from molmo_ros.training.scenes import Grid, Shard
 from molmo_ros.training.tabletop_model import DenseTruth
 
-#: Weight of coordinate digits in the loss; the rest of the answer is easy and weighs 1.
-DIGIT_WEIGHT = 3.0
+#: Weights in the loss: digits before the decimal point say where a thing is, the one behind it is mostly
+#: chance, and the words around them (weight 1) are easy.
+DIGIT_WEIGHT, DECIMAL_WEIGHT = 3.0, 0.3
 
 #: Longer answers would make every sequence of the batch longer.
-MOST_POINTS = 3
+MOST_POINTS = 2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` [B, P, X] one crop each, `image_masks` [B, 2, P]; `input_ids` [B, S] with `image_input_idx`
-    [B, 2, T]; `position_ids` [B, S]; `attention_mask` [B, 1, S, S] bool; `labels` [B, S] (-100 = no loss) and
-    `weights` [B, S]; `first_text` where the text begins in S."""
+    """B pictures with Q questions each, R = B x Q rows of L tokens.
+
+    `images` [B, P, X] one crop each, `image_masks` [B, C, P]; `prefix_ids` [B, S] the picture's part of the
+    prompt with `image_input_idx` [B, C, T]; `question_ids` [R, L] questions and answers, padded behind;
+    `labels` [R, L] the token to come where it belongs to the answer, else -100; `weights` [R, L].
+    """
 
     images: Tensor
     image_masks: Tensor
-    input_ids: Tensor
+    prefix_ids: Tensor
     image_input_idx: Tensor
-    position_ids: Tensor
-    attention_mask: Tensor
+    question_ids: Tensor
     labels: Tensor
     weights: Tensor
-    first_text: int
     truth: DenseTruth
 
 
@@ -69,6 +71,7 @@ class QuestionBatches(IterableDataset[Batch]):
         self.image_input_idx = frame["image_input_idx"][0]
         self.image_masks = frame["image_masks"][0]
         self.digits = {processor.tokenizer.encode(d, add_special_tokens=False)[0] for d in "0123456789"}
+        (self.point_id,) = processor.tokenizer.encode(".", add_special_tokens=False)
         image_processor = processor.image_processor
         self.mean = torch.tensor(image_processor.image_mean)
         self.std = torch.tensor(image_processor.image_std)
@@ -94,9 +97,9 @@ class QuestionBatches(IterableDataset[Batch]):
             images=self._images(rows, flips, rng),
             image_masks=self.image_masks.expand(len(rows), -1, -1),
             image_input_idx=self.image_input_idx.expand(len(rows), -1, -1),
-            first_text=len(self.prefix),
+            prefix_ids=self.prefix.expand(len(rows), -1),
             truth=self._dense_truth(rows, flips),
-            **self._text(packs, rng),
+            **self._text([question for pack in packs for question in pack]),
         )
 
     def _rows(self, step: int) -> np.ndarray:
@@ -121,39 +124,23 @@ class QuestionBatches(IterableDataset[Batch]):
         patches = pixels.reshape(len(rows), n, p, n, p, 3).permute(0, 1, 3, 2, 4, 5)
         return patches.reshape(len(rows), n * n, p * p * 3)
 
-    def _text(self, packs: list[list[Question]], rng: np.random.Generator) -> dict[str, Tensor]:
-        prefix = len(self.prefix)
-        rows = [[self._encode(question) for question in pack] for pack in packs]
-        length = prefix + max(sum(len(q) + len(a) for q, a in row) for row in rows)
-        input_ids = torch.full((len(rows), length), self.processor.eos_token_id)
-        position_ids = torch.zeros(len(rows), length, dtype=torch.long)
-        segment = torch.full((len(rows), length), -1)
-        labels = torch.full((len(rows), length), -100)
-        weights = torch.zeros(len(rows), length)
-        input_ids[:, :prefix] = self.prefix
-        position_ids[:, :prefix] = torch.arange(prefix)
-        segment[:, :prefix] = 0
-        for b, row in enumerate(rows):
-            at = prefix
-            for number, (question, answer) in enumerate(row, 1):
-                end = at + len(question) + len(answer)
-                input_ids[b, at:end] = torch.tensor(question + answer)
-                position_ids[b, at:end] = prefix + torch.arange(end - at)
-                segment[b, at:end] = number
-                # Predicted one step ahead: the last question token predicts the first answer token.
-                start = at + len(question) - 1
-                labels[b, start : end - 1] = torch.tensor(answer)
-                weights[b, start : end - 1] = torch.tensor([DIGIT_WEIGHT if t in self.digits else 1.0 for t in answer])
-                at = end
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        own = segment[:, :, None] == segment[:, None, :]
-        mask = (own | (segment == 0)[:, None, :]) & causal
+    def _text(self, questions: list[Question]) -> dict[str, Tensor]:
+        rows = [self._encode(question) for question in questions]
+        length = max(len(question) + len(answer) for question, answer in rows)
+        question_ids = np.full((len(rows), length), self.processor.eos_token_id, np.int64)
+        labels = np.full((len(rows), length), -100, np.int64)
+        for row, (question, answer) in enumerate(rows):
+            end = len(question) + len(answer)
+            question_ids[row, :end] = question + answer
+            # One step ahead: the last token of the question predicts the first of the answer.
+            labels[row, len(question) - 1 : end - 1] = answer
+        weights = np.where(np.isin(labels, list(self.digits)), DIGIT_WEIGHT, 1.0)
+        weights[(question_ids == self.point_id) & (labels >= 0)] = DECIMAL_WEIGHT
+        weights *= labels >= 0
         return {
-            "input_ids": input_ids,
-            "position_ids": position_ids,
-            "labels": labels,
-            "weights": weights,
-            "attention_mask": mask[:, None],
+            "question_ids": torch.from_numpy(question_ids),
+            "labels": torch.from_numpy(labels),
+            "weights": torch.from_numpy(weights.astype(np.float32)),
         }
 
     def _encode(self, question: Question) -> tuple[list[int], list[int]]:
@@ -175,6 +162,7 @@ class QuestionBatches(IterableDataset[Batch]):
         token_kind = np.zeros((len(rows), n // 2, n // 2), np.int64)
         token_colour = np.zeros_like(token_kind)
         offset = np.zeros((*token_kind.shape, 2), np.float32)
+        percent = np.zeros_like(offset)
         cell = 2 * self.grid.patch_size
         for b, row in enumerate(rows):
             for slot in np.flatnonzero(self.shard.kinds[row]):
@@ -186,6 +174,7 @@ class QuestionBatches(IterableDataset[Batch]):
                 token_kind[b, i, j] = self.shard.kinds[row, slot]
                 token_colour[b, i, j] = self.shard.colours[row, slot]
                 offset[b, i, j] = right - j, down - i
+                percent[b, i, j] = x, y
         tokens = (n // 2) ** 2
         return DenseTruth(
             patch_kind=torch.from_numpy(kinds[batch, things]),
@@ -193,6 +182,7 @@ class QuestionBatches(IterableDataset[Batch]):
             token_kind=torch.from_numpy(token_kind.reshape(-1, tokens)),
             token_colour=torch.from_numpy(token_colour.reshape(-1, tokens)),
             token_offset=torch.from_numpy(offset.reshape(-1, tokens, 2)),
+            token_percent=torch.from_numpy(percent.reshape(-1, tokens, 2)),
         )
 
 
@@ -201,7 +191,11 @@ def draw_question(things: list[Thing], rng: np.random.Generator) -> Question:
     dice = rng.random()
     if dice < 0.25 or not things:
         return ask_absent(things, COLOUR_NAMES, KINDS, rng)
-    index = int(rng.integers(len(things)))
+    labels = [thing.label for thing in things]
+    few = [i for i, label in enumerate(labels) if labels.count(label) <= MOST_POINTS]
+    if not few:
+        return ask_absent(things, COLOUR_NAMES, KINDS, rng)
+    index = int(rng.choice(few))
     by_kind, by_colour = (
         ask_by_kind(things, things[index].kind, rng),
         ask_by_colour(things, things[index].colour, rng),

@@ -31,6 +31,9 @@ from molmo_ros.training.scenes import LEAST_VISIBLE_SHARE, TEST_SEEDS
 
 HIT_GOAL, ABSENT_GOAL = 0.80, 0.90
 
+#: Samples a pixel, as the simulator node draws its pictures by default.
+ANTIALIASING = 4
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -47,7 +50,7 @@ class Asked:
 
 def evaluate(pointer: Pointer, seeds: range, render_size: tuple[int, int] = (640, 480)) -> list[Asked]:
     """Ask three questions about each scene of `seeds`, rendered as the demo renders them."""
-    tabletop = TabletopScene(render_size)
+    tabletop = TabletopScene(render_size, samples=ANTIALIASING)
     asked: list[Asked] = []
     for seed in track(seeds, description="asking", transient=True):
         rng = np.random.default_rng((seed, 11))
@@ -57,8 +60,8 @@ def evaluate(pointer: Pointer, seeds: range, render_size: tuple[int, int] = (640
         seen = scene_truth(state, view.ids, int(LEAST_VISIBLE_SHARE * view.ids.size))
         words = Counter(thing.label for thing in state.objects)
         unique = [truth for truth in seen if words[truth.label] == 1]
-        for index in rng.permutation(len(unique))[:2]:
-            asked.append(ask_present(pointer, view.color, unique[index], seed))
+        chosen = [unique[index] for index in rng.permutation(len(unique))[:2]]
+        asked += [ask_present(pointer, view.color, truth, seed) for truth in chosen]
         things = [Thing(thing.colour, thing.kind, 0.0, 0.0) for thing in state.objects]
         absent = ask_absent(things, COLOUR_NAMES, KINDS, rng).label
         asked.append(ask_for_absent(pointer, view.color, absent, seed))
@@ -76,7 +79,7 @@ def ask_present(pointer: Pointer, image_HW3: np.ndarray, truth: ObjectTruth, see
     if len(pointing.points) != 1:
         return Asked(seed, truth.label, True, False, pointing.absent, float("nan"), float("nan"))
     point = pointing.points[0]
-    row, column = int(round(point.v)), int(round(point.u))
+    row, column = round(point.v), round(point.u)
     miss = float(np.hypot(point.u - truth.centroid_uv[0], point.v - truth.centroid_uv[1]))
     return Asked(seed, truth.label, True, bool(truth.mask_HW[row, column]), False, point.confidence, miss)
 
@@ -120,13 +123,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=bundled_model_folder(), help="checkpoint folder")
     parser.add_argument("--scenes", type=int, default=300)
-    parser.add_argument("--first-seed", type=int, default=TEST_SEEDS.start, help="scenes never seen in training")
+    parser.add_argument(
+        "--first-seed", type=int, default=TEST_SEEDS.start, help="scenes never seen in training"
+    )
     parser.add_argument("--json", type=Path, help="write every question and the summary here")
     parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.scenes)
     if seeds.start < TEST_SEEDS.start or seeds.stop > TEST_SEEDS.stop:
-        parser.error(f"test scenes have seeds {TEST_SEEDS.start} to {TEST_SEEDS.stop - 1}; others were trained on")
+        parser.error(
+            f"test scenes have seeds {TEST_SEEDS.start} to {TEST_SEEDS.stop - 1}; others were trained on"
+        )
     asked = evaluate(LocalPointer.from_folder(arguments.model), seeds)
     figures = summary(asked)
     goals = {"present_hit": HIT_GOAL, "absent_right": ABSENT_GOAL}
@@ -139,7 +146,9 @@ def main() -> int:
         table.add_row(f"hit, {kind}", f"{share:.3f}", "", "")
     Console().print(table)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"summary": figures, "asked": [asdict(a) for a in asked]}, indent=1))
+        arguments.json.write_text(
+            json.dumps({"summary": figures, "asked": [asdict(a) for a in asked]}, indent=1)
+        )
     missed = [name for name, goal in goals.items() if figures[name] < goal]
     return 1 if arguments.check and missed else 0
 

@@ -108,7 +108,9 @@ def ask_absent(
 ) -> Question:
     """A question for something that is not there; mostly a near miss: a kind or a colour that is there."""
     present = {thing.label for thing in things}
-    near = [f"{c} {t.kind}" for t in things for c in colours] + [f"{t.colour} {k}" for t in things for k in kinds]
+    near = [f"{c} {t.kind}" for t in things for c in colours] + [
+        f"{t.colour} {k}" for t in things for k in kinds
+    ]
     far = [f"{c} {k}" for c in colours for k in kinds]
     candidates = [label for label in (near if rng.random() < 0.7 else far) if label not in present]
     return _question(_draw(TEMPLATES, rng), str(rng.choice(candidates)), things, ())

@@ -24,7 +24,7 @@ from molmo_ros.training.questions import Thing
 #: Seeds below this belong to tests and demos, from the second on to validation; training lies between.
 TRAIN_SEEDS = range(1_000_000, 5_000_000)
 VALIDATION_SEEDS = range(5_000_000, 6_000_000)
-TEST_SEEDS = range(0, 1_000_000)
+TEST_SEEDS = range(1_000_000)
 
 #: Most things in a scene, and the size of the arrays in a shard.
 MOST_THINGS = 8
@@ -85,7 +85,7 @@ def aim_point(mask_HW: np.ndarray) -> tuple[float, float]:
     """
     rows, columns = np.nonzero(mask_HW)
     u, v = columns.mean(), rows.mean()
-    column, row = int(round(u)), int(round(v))
+    column, row = round(float(u)), round(float(v))
     if mask_HW[row, column]:
         return float(u), float(v)
     below = np.flatnonzero(mask_HW[row:, column]) + row

@@ -1,8 +1,9 @@
 """The bundled model before it has learnt anything: Molmo-7B-D's structure in small.
 
 Next to the model stand the dense lessons (`DenseLessons`), heads that exist in training only. Coordinates as
-text alone teach a small network nothing about where things are; saying what lies in each patch, and where
-the middle of the thing in each image token is, makes localisation learn steadily.
+text alone teach a small network nothing about where things are; saying what lies in each patch, and for the
+thing in each image token where in the token its point is and which digits its coordinates have, makes
+localisation learn steadily.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def build_image_processor(sizes: dict[str, Any]) -> MolmoImageProcessor:
 def sine_cosine_positions(rows: int, cols: int, size: int) -> Tensor:
     """[rows * cols, size] two-dimensional sine and cosine code of the grid (Vaswani et al. 2017, in 2D)."""
     frequencies = 1.0 / 100.0 ** (torch.arange(size // 4) / (size // 4))
-    y, x = torch.meshgrid(torch.arange(rows, dtype=torch.float), torch.arange(cols, dtype=torch.float), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float), torch.arange(cols, dtype=torch.float), indexing="ij"
+    )
     angles = [axis.flatten()[:, None] * frequencies for axis in (x, y)]
     return 0.5 * torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
@@ -67,7 +70,8 @@ class DenseTruth:
 
     `patch_kind`, `patch_colour` [B, P]: what covers each patch, 0 = none of the things. `token_kind`,
     `token_colour` [B, T]: the thing whose point lies in each image token, 0 = none. `token_offset` [B, T, 2]:
-    place of that point in the token, 0..1 right and down.
+    place of that point in the token, 0..1 right and down. `token_percent` [B, T, 2]: that point in percent of
+    the picture's width and height.
     """
 
     patch_kind: Tensor
@@ -75,6 +79,7 @@ class DenseTruth:
     token_kind: Tensor
     token_colour: Tensor
     token_offset: Tensor
+    token_percent: Tensor
 
 
 class DenseLessons(nn.Module):
@@ -83,21 +88,26 @@ class DenseLessons(nn.Module):
     def __init__(self, feature_size: int, text_size: int, num_kinds: int, num_colours: int) -> None:
         super().__init__()
         self.patch_sizes = [num_kinds + 1, num_colours + 1]
-        self.token_sizes = [num_kinds + 1, num_colours + 1, OFFSET_BINS, OFFSET_BINS]
+        self.token_sizes = [num_kinds + 1, num_colours + 1, OFFSET_BINS, OFFSET_BINS, 10, 10, 10, 10]
         self.patch_head = nn.Linear(feature_size, sum(self.patch_sizes))
         self.token_head = nn.Linear(text_size, sum(self.token_sizes))
 
     def forward(self, features_BPF: Tensor, tokens_BTD: Tensor, truth: DenseTruth) -> tuple[Tensor, Tensor]:
         """Mean cross-entropies of the patches and of the image tokens."""
         kind, colour = self.patch_head(features_BPF).split(self.patch_sizes, dim=-1)
-        patch_loss = _rare_cross_entropy(kind, truth.patch_kind) + _rare_cross_entropy(colour, truth.patch_colour)
-        kind, colour, right, down = self.token_head(tokens_BTD).split(self.token_sizes, dim=-1)
-        token_loss = _rare_cross_entropy(kind, truth.token_kind) + _rare_cross_entropy(colour, truth.token_colour)
+        patch_loss = _rare_cross_entropy(kind, truth.patch_kind) + _rare_cross_entropy(
+            colour, truth.patch_colour
+        )
+        kind, colour, *places = self.token_head(tokens_BTD).split(self.token_sizes, dim=-1)
+        token_loss = _rare_cross_entropy(kind, truth.token_kind) + _rare_cross_entropy(
+            colour, truth.token_colour
+        )
         there = truth.token_kind > 0
         bins = (truth.token_offset[there] * OFFSET_BINS).long().clamp(0, OFFSET_BINS - 1)
-        token_loss = token_loss + 0.5 * (
-            F.cross_entropy(right[there], bins[:, 0]) + F.cross_entropy(down[there], bins[:, 1])
-        )
+        percent = truth.token_percent[there].clamp(0, 99.9)
+        answers = [*bins.T, *(percent / 10).long().T, *(percent % 10).long().T]
+        for logits, answer in zip(places, answers, strict=True):
+            token_loss = token_loss + 0.5 * F.cross_entropy(logits[there], answer)
         return patch_loss, token_loss
 
 

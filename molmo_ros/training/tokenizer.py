@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 #: How Qwen2 cuts text before merging: words with their leading mark, single digits, punctuation, white space.
 QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 IMAGE_MARKS = ("<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<|image|>")
 
@@ -47,11 +48,16 @@ def train_tokenizer(texts: Iterable[str], embedding_size: int) -> PreTrainedToke
     names = [*specials, *(f"|<EXTRA_TOKENS_{n}>|" for n in range(filler)), *IMAGE_MARKS]
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=4096
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        model_max_length=4096,
     )
     first_mark = fast.convert_tokens_to_ids(IMAGE_MARKS[0])
     if first_mark != embedding_size:
-        raise ValueError(f"{IMAGE_MARKS[0]} got the id {first_mark}, not {embedding_size}: embedding_size is too small")
+        raise ValueError(
+            f"{IMAGE_MARKS[0]} got the id {first_mark}, not {embedding_size}: embedding_size is too small"
+        )
     return fast
 
 

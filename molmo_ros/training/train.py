@@ -21,6 +21,7 @@ import yaml
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from transformers import DynamicCache
 
 from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
 from molmo_ros.sim.colours import COLOUR_NAMES
@@ -91,7 +92,10 @@ class Trainer:
         decayed = [p for p in self._parameters() if p.ndim > 1]
         plain = [p for p in self._parameters() if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            [
+                {"params": decayed, "weight_decay": schedule.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
             lr=schedule.peak_learning_rate,
             betas=(0.9, 0.98),
         )
@@ -108,26 +112,27 @@ class Trainer:
         twice = DenseTruth(
             truth.patch_kind,
             truth.patch_colour,
-            *(_twice(x) for x in (truth.token_kind, truth.token_colour, truth.token_offset)),
+            *map(_twice, (truth.token_kind, truth.token_colour, truth.token_offset, truth.token_percent)),
         )
         patches, places = self.lessons(features[:, 0], tokens, twice)
         words = features.new_zeros(())
         if with_words:
-            logits = self._text_logits(batch, tokens)
-            labels, weights = batch.labels[:, batch.first_text :], batch.weights[:, batch.first_text :]
-            each = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
-            words = (each * weights).sum() / weights.sum()
+            logits = self.text_logits(batch, tokens)
+            each = F.cross_entropy(logits.transpose(1, 2), batch.labels, reduction="none", ignore_index=-100)
+            words = (each * batch.weights).sum() / batch.weights.sum()
         return Losses(words, patches, places)
 
-    def _text_logits(self, batch: Batch, tokens: Tensor) -> Tensor:
-        embeds = self.model.model.embed(batch.input_ids, tokens, batch.image_input_idx)
-        hidden = self.model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
+    def text_logits(self, batch: Batch, tokens_BCTD: Tensor) -> Tensor:
+        """[R, L, V]: the pictures are read once, then every question goes on from its picture's cache."""
+        core = self.model.model
+        cache = DynamicCache(config=self.model.config.text_config)
+        prefix = core.embed(batch.prefix_ids, tokens_BCTD, batch.image_input_idx)
+        core.language_model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(batch.question_ids) // len(batch.prefix_ids))
+        hidden = core.language_model(
+            inputs_embeds=core.wte(batch.question_ids), past_key_values=cache, use_cache=True
         ).last_hidden_state
-        logits: Tensor = self.model.lm_head(hidden[:, batch.first_text :])
+        logits: Tensor = self.model.lm_head(hidden)
         return logits
 
     def take_step(self, batch: Batch) -> Losses:
@@ -136,7 +141,9 @@ class Trainer:
             group["lr"] = schedule.learning_rate(self.step)
         losses = self.losses(batch, with_words=self.step >= schedule.image_only_steps)
         total = (
-            losses.words + schedule.patch_loss_weight * losses.patches + schedule.token_loss_weight * losses.tokens
+            losses.words
+            + schedule.patch_loss_weight * losses.patches
+            + schedule.token_loss_weight * losses.tokens
         )
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
@@ -200,15 +207,17 @@ def measure(trainer: Trainer, batches: list[Batch], processor: MolmoProcessor) -
     trainer.model.load_state_dict(trainer.average)
     digits = torch.tensor([processor.tokenizer.encode(d, add_special_tokens=False)[0] for d in "0123456789"])
     quote = processor.tokenizer.encode('="', add_special_tokens=False)[0]
-    starts = torch.tensor([processor.tokenizer.encode(t, add_special_tokens=False)[0] for t in (" <", " There")])
+    starts = torch.tensor(
+        [processor.tokenizer.encode(t, add_special_tokens=False)[0] for t in (" <", " There")]
+    )
     right = {"decision": [0, 0], "digit": [0, 0], "first_digit": [0, 0]}
     with torch.no_grad():
         for batch in batches:
             backbone = trainer.model.model.vision_backbone
             features = backbone.features(batch.images[:, None])
             tokens = backbone.pool(features.expand(-1, 2, -1, -1), batch.image_masks)
-            guess = trainer._text_logits(batch, tokens).argmax(-1)
-            labels, seen = batch.labels[:, batch.first_text :], batch.input_ids[:, batch.first_text :]
+            guess = trainer.text_logits(batch, tokens).argmax(-1)
+            labels, seen = batch.labels, batch.question_ids
             is_digit = torch.isin(labels, digits)
             for name, where in {
                 "decision": torch.isin(labels, starts),
@@ -252,7 +261,9 @@ def read_config(path: Path, steps: int | None) -> tuple[dict[str, Any], Schedule
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("config/training/tabletop.yaml"))
-    parser.add_argument("--run", type=Path, default=Path("runs/tabletop"), help="folder for scenes, state, checkpoint")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/tabletop"), help="folder for scenes, state, checkpoint"
+    )
     parser.add_argument("--steps", type=int, help="instead of the number in the configuration")
     arguments = parser.parse_args()
     config, schedule = read_config(arguments.config, arguments.steps)
@@ -270,10 +281,15 @@ def main() -> None:
 
     trainer = Trainer(config, schedule, run)
     trainer.resume()
-    print(f"{count_parameters(trainer.model) / 1e6:.2f} M parameters, {len(train_shard.pictures)} pictures", flush=True)
+    print(
+        f"{count_parameters(trainer.model) / 1e6:.2f} M parameters, {len(train_shard.pictures)} pictures",
+        flush=True,
+    )
     sizes = {"pictures": schedule.pictures_per_step, "questions": schedule.questions_per_picture}
     validation = QuestionBatches(validation_shard, processor, grid, seed=1, **sizes)
-    held_out = [validation.batch(i) for i in range(len(validation_shard.pictures) // schedule.pictures_per_step)]
+    held_out = [
+        validation.batch(i) for i in range(len(validation_shard.pictures) // schedule.pictures_per_step)
+    ]
     stream = QuestionBatches(
         train_shard, processor, grid, seed=schedule.seed, first_step=trainer.step, **sizes
     )

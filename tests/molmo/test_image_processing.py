@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from molmo_ros.molmo.image_processing import ImageMarks, MolmoImageProcessor, fitted_size, rgb_array, select_tiling
+from molmo_ros.molmo.image_processing import (
+    ImageMarks,
+    MolmoImageProcessor,
+    fitted_size,
+    rgb_array,
+    select_tiling,
+)
 
 PREPROC = Path(__file__).parent.parent / "data" / "goldens" / "preproc"
 MARKS = ImageMarks(start=152064, end=152065, patch=152066, col=152067)
@@ -59,7 +65,9 @@ def test_a_tiling_never_has_more_crops_than_allowed(height: int, width: int, max
 
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_every_image_token_gets_exactly_one_feature(height: int, width: int) -> None:
-    small = MolmoImageProcessor([84, 84], image_token_length_h=3, image_token_length_w=3, overlap_margins=[2, 2])
+    small = MolmoImageProcessor(
+        [84, 84], image_token_length_h=3, image_token_length_w=3, overlap_margins=[2, 2]
+    )
     picture = small.process(np.zeros((height, width, 3), np.uint8), MARKS)
     places = picture.image_input_idx[picture.image_input_idx >= 0]
     assert sorted(places) == list(np.flatnonzero(picture.tokens == MARKS.patch))

@@ -44,7 +44,10 @@ def without(name: str) -> Callable[[Path], None]:
 
 
 def spoiled(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text("{")
+    def spoil(folder: Path) -> None:
+        (folder / name).write_text("{")
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,9 @@ def spoiled(name: str) -> Callable[[Path], None]:
         (other_sizes, "does not load"),
     ],
 )
-def test_a_broken_folder_is_refused_in_one_line(folder: Path, spoil: Callable[[Path], None], says: str) -> None:
+def test_a_broken_folder_is_refused_in_one_line(
+    folder: Path, spoil: Callable[[Path], None], says: str
+) -> None:
     spoil(folder)
     with pytest.raises(CheckpointError, match=says) as caught:
         load_checkpoint(folder)
@@ -80,7 +85,12 @@ def test_an_unknown_dtype_lists_the_valid_ones() -> None:
 
 def test_code_in_the_folder_does_not_run(folder: Path) -> None:
     bomb = "raise SystemExit('remote code ran')\n"
-    for name in ("config_molmo.py", "modeling_molmo.py", "image_preprocessing_molmo.py", "preprocessing_molmo.py"):
+    for name in (
+        "config_molmo.py",
+        "modeling_molmo.py",
+        "image_preprocessing_molmo.py",
+        "preprocessing_molmo.py",
+    ):
         (folder / name).write_text(bomb)
     model, _ = load_checkpoint(folder)
     assert not model.training

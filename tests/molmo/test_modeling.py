@@ -80,7 +80,11 @@ def test_image_tokens_made_from_the_reference_features_are_the_reference_ones(ca
 def test_image_tokens_made_from_pixels_are_the_reference_ones(case: str) -> None:
     ours = inputs(case)
     tokens = model("sdpa").model.vision_backbone(ours["images"], ours["image_masks"])
-    close(tokens[0], golden(case)["vision_output"], 1e-4 + ROUNDING * np.abs(golden(case)["vision_output"]).max())
+    close(
+        tokens[0],
+        golden(case)["vision_output"],
+        1e-4 + ROUNDING * np.abs(golden(case)["vision_output"]).max(),
+    )
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -128,7 +132,13 @@ def test_saving_gives_the_released_names_and_the_same_bits(tmp_path: Path) -> No
 def test_a_saved_configuration_has_the_released_spelling_and_loads_the_same(tmp_path: Path) -> None:
     model("sdpa").save_pretrained(tmp_path)
     ours, theirs = (json.loads((f / "config.json").read_text()) for f in (tmp_path, CHECKPOINT))
-    for key in theirs.keys() - {"architectures", "auto_map", "torch_dtype", "transformers_version", "vision_backbone"}:
+    for key in theirs.keys() - {
+        "architectures",
+        "auto_map",
+        "torch_dtype",
+        "transformers_version",
+        "vision_backbone",
+    }:
         assert ours[key] == theirs[key], key
     for key, value in ours["vision_backbone"].items():
         assert theirs["vision_backbone"][key] == value, key
@@ -145,7 +155,9 @@ def test_the_auto_classes_know_molmo() -> None:
 def test_norm_epsilon_and_rope_base_are_read_from_the_checkpoint() -> None:
     text = model("sdpa").config.text_config
     assert text.rms_norm_eps == 1e-6 and text.rope_parameters["rope_theta"] == 1_000_000.0
-    assert all(layer.input_layernorm.variance_epsilon == 1e-6 for layer in model("sdpa").model.language_model.layers)
+    assert all(
+        layer.input_layernorm.variance_epsilon == 1e-6 for layer in model("sdpa").model.language_model.layers
+    )
 
 
 def test_the_released_7b_d_has_its_published_size() -> None:

@@ -31,6 +31,8 @@ WIDTH, HEIGHT, FOCAL_PX, DEPTH_M = 160, 120, 150.0, 0.8
 OPTICAL = "camera_color_optical_frame"
 SCRIPT = Path(__file__).with_name("scripted_pointing_node.py")
 CAMERA_POSITION = (0.5, 0.1, 1.0)
+# A process imports a second of Python; on a machine that trains models beside the tests it takes far longer.
+UP_WITHIN_S = 90.0
 
 
 @dataclass
@@ -116,6 +118,12 @@ class Caller:
         node.create_subscription(PoseStamped, f"{name}/goal_pose", self._keep(self.goals), 10)
         node.create_subscription(TargetArray, f"{name}/targets", self._keep(self.targets), 10)
 
+    def is_up(self) -> bool:
+        """Whether the node answers. A service is seen before it sees its caller; until then replies get lost."""
+        if not self.client.wait_for_service(UP_WITHIN_S):
+            return False
+        return wait_until(lambda: self.ask("").arrives(1.0), UP_WITHIN_S)
+
     def _keep(self, kept: list[Any]) -> Callable[[Any], None]:
         def keep(message: Any) -> None:
             with self._heard:
@@ -145,6 +153,9 @@ class PendingReply:
     @property
     def done(self) -> bool:
         return self._done.is_set()
+
+    def arrives(self, timeout_s: float) -> bool:
+        return self._done.wait(timeout_s)
 
     def get(self, timeout_s: float = 20.0) -> PointTo.Response:
         assert self._done.wait(timeout_s), f"no reply within {timeout_s} s"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from rclpy.qos import ReliabilityPolicy
-from ros_graph import LATCHED, Behaviour, Caller, Camera, Graph, wait_until
+from ros_graph import LATCHED, UP_WITHIN_S, Behaviour, Caller, Camera, Graph, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from molmo_ros.outcome import Code
@@ -23,7 +23,7 @@ def started(graph: Graph, log: Path, name: str, *ros_args: str) -> tuple[subproc
     """A scripted node under its own name, up and with its service there."""
     process = graph.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
     caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.client.wait_for_service(20.0), log.read_text()
+    assert caller.is_up(), log.read_text()
     return process, caller
 
 
@@ -96,7 +96,7 @@ def test_a_configuration_that_cannot_work_ends_with_one_line(
 ) -> None:
     log = tmp_path / "log.txt"
     process = graph.start_scripted_node(log, "-p", parameter)
-    assert process.wait(20) == 2, log.read_text()
+    assert process.wait(UP_WITHIN_S) == 2, log.read_text()
     lines = log.read_text().strip().splitlines()
     assert len(lines) == 1, lines
     assert words in lines[0]
@@ -143,13 +143,13 @@ def test_a_best_effort_camera_is_heard_unless_the_parameters_forbid_it(graph: Gr
     inside = ("-r", "__ns:=/be", "-p", "frame_timeout_s:=1.0")
     graph.start_scripted_node(tmp_path / "log.txt", *inside)
     caller = Caller(graph.node("be_caller"), "/be/pointing_node")
-    assert caller.client.wait_for_service(20.0)
+    assert caller.is_up()
     assert caller.point_to("the thing").outcome.code == Code.OK
     graph.start_scripted_node(
         tmp_path / "log2.txt", *inside, "-r", "__node:=strict", "-p", "sensor_qos:=reliable"
     )
     caller = Caller(graph.node("strict_caller"), "/be/strict")
-    assert caller.client.wait_for_service(20.0)
+    assert caller.is_up()
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.NO_FRAME
     assert "set sensor_qos to auto" in reply.outcome.message
@@ -169,7 +169,7 @@ def test_a_latched_camera_info_is_used_whatever_its_age(graph: Graph, tmp_path: 
         *["-r", "__ns:=/latched", "-p", "color_info_topic:=camera/once"],
     )
     caller = Caller(graph.node("latched_caller"), "/latched/pointing_node")
-    assert caller.client.wait_for_service(20.0)
+    assert caller.is_up()
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.OK, reply.outcome
 
@@ -230,7 +230,7 @@ def test_the_launch_file_starts_the_node_with_its_remappings(
         log=log,
     )
     caller = Caller(graph.node("launch_caller"), "/launched/eyes")
-    assert caller.client.wait_for_service(30.0), log.read_text()
+    assert caller.is_up(), log.read_text()
     assert wait_until(lambda: "loading" not in caller.point_to("the thing").outcome.message, 60.0)
     for _ in range(2):
         reply = caller.point_to("the thing")

@@ -20,7 +20,7 @@ class TransformBroadcaster:
     def __init__(self, node: Node, qos: QoSProfile | int | None = None) -> None:
         self.pub_tf = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100) if qos is None else qos)
 
-    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:  # noqa: N802
+    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
         self.pub_tf.publish(TFMessage(transforms=_as_list(transform)))
 
 
@@ -35,7 +35,7 @@ class StaticTransformBroadcaster:
         self.pub_tf = node.create_publisher(TFMessage, "/tf_static", qos)
         self._said: dict[str, TransformStamped] = {}
 
-    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:  # noqa: N802
+    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
         for item in _as_list(transform):
             self._said[item.child_frame_id] = item
         self.pub_tf.publish(TFMessage(transforms=list(self._said.values())))

@@ -208,7 +208,8 @@ class Buffer:
     def _latest_common_ns(self, target: str, source: str) -> int:
         """The newest time at which every moving link between both frames is known; 0 if none moves."""
         stamps: dict[str, list[int]] = {source: []}  # every ancestor of source -> stamps on the way to it
-        frame, way = source, []
+        frame = source
+        way: list[int] = []
         while frame in self._frames and len(stamps) <= len(self._frames) + 1:
             stamp_ns, frame = self._frames[frame].latest()
             way = [*way, stamp_ns]
