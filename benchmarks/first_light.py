@@ -28,6 +28,7 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 
 from molmo_ros_interfaces.msg import SceneTruth
 from molmo_ros_interfaces.srv import PointTo, ResetScene
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RATE_HZ = 10.0
 STAGES = ("frame_wait", "decode_image", "vision", "prefill", "decode", "geometry", "publish")
 MODEL_STAGES = ("vision", "prefill", "decode")
-UP_WITHIN_S = 180.0
+UP_WITHIN_S = 300.0
 REPLY_WITHIN_S = 60.0
 MODEL_UNAVAILABLE = 503
 
@@ -69,7 +70,7 @@ class Client:
     """Talks to both nodes; its own executor runs in a thread."""
 
     def __init__(self) -> None:
-        rclpy.init(args=[])
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("first_light_benchmark")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
@@ -320,6 +321,7 @@ def main() -> int:
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{what}")
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     client = Client()
     try:
         with running_demo(extra, log) as pid:

@@ -13,23 +13,32 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
+from builtin_interfaces.msg import Duration
 from PIL import Image
+from point_client import GraphError, PointClient
+from process_group import die_with
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from molmo_ros_interfaces.msg import SceneTruth
+from molmo_ros_interfaces.srv import PointTo
+
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out"
-NOT_FOUND = 100
+TABLE_WIDTH = 124
+NOT_FOUND, MODEL_UNAVAILABLE = 100, 503
 
 #: Scenes (simulator seeds, none of them trained on) and what is asked for in them; True = it is there.
-SCENES: dict[int, tuple[tuple[str, bool], ...]] = {}
+SCENES: dict[int, tuple[tuple[str, bool], ...]] = {
+    1: (("the red mug", True), ("the blue ball", False)),
+}
 
 
 @dataclass(frozen=True)
@@ -39,12 +48,12 @@ class Row:
     scene: int
     words: str
     expected_there: bool
-    reply: object
+    reply: PointTo.Response
     truth_mm: float
 
     @property
     def as_expected(self) -> bool:
-        code = self.reply.outcome.code  # type: ignore[attr-defined]
+        code = self.reply.outcome.code
         return bool(code == 0 if self.expected_there else code == NOT_FOUND)
 
 
@@ -58,6 +67,8 @@ class Launched:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with(os.getpid()),
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
 
     def alive(self) -> bool:
@@ -88,7 +99,7 @@ def main() -> int:
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
     signal.signal(signal.SIGTERM, interrupt)
     OUT.mkdir(exist_ok=True)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     launched = Launched(OUT / "demo.log")
     try:
         rows, pictures = ask_everything(launched, console)
@@ -105,7 +116,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
-    except RuntimeError as error:
+    except GraphError as error:
         console.print(f"[red]demo: {error}[/] (log: out/demo.log)")
         return 2
     finally:
@@ -113,8 +124,6 @@ def main() -> int:
 
 
 def ask_everything(launched: Launched, console: Console) -> tuple[list[Row], list[np.ndarray]]:
-    from point_client import PointClient
-
     client = PointClient()
     client.follow_scene()
     rows: list[Row] = []
@@ -140,23 +149,17 @@ def ask_everything(launched: Launched, console: Console) -> tuple[list[Row], lis
     return rows, pictures
 
 
-def ask_when_loaded(client, words: str, launched: Launched):  # type: ignore[no-untyped-def]
-    """Ask; while the model is still loading, ask again with the node's own word for it."""
-    model_unavailable = 503
+def ask_when_loaded(client: PointClient, words: str, launched: Launched) -> PointTo.Response:
+    """Ask; while the node says that its model is still loading, ask again twice a second."""
     while True:
         reply = client.point_to(words, 60.0, launched.alive)
-        if reply.outcome.code != model_unavailable or "load" not in reply.outcome.message:
+        if reply.outcome.code != MODEL_UNAVAILABLE or "still loading" not in reply.outcome.message:
             return reply
-        client.wait_for("model", _once(), 60.0, launched.alive)
+        again_s = time.monotonic() + 0.5
+        client.wait_for("model", lambda: time.monotonic() >= again_s, 60.0, launched.alive)  # noqa: B023
 
 
-def _once() -> Callable[[], bool]:
-    """True at the second call: lets the client spin for one turn."""
-    calls = iter((False, True))
-    return lambda: next(calls, True)
-
-
-def distance_to_truth_mm(reply, truth, words: str) -> float:  # type: ignore[no-untyped-def]
+def distance_to_truth_mm(reply: PointTo.Response, truth: SceneTruth, words: str) -> float:
     """From the goal to the middle of the thing of these words, NaN when there is no such thing or no goal."""
     label = words.removeprefix("the ")
     if reply.outcome.code != 0 or label not in truth.labels:
@@ -167,20 +170,26 @@ def distance_to_truth_mm(reply, truth, words: str) -> float:  # type: ignore[no-
 
 
 def print_table(rows: list[Row], console: Console) -> None:
-    table = Table(
-        "scene", "words", "pixel", "conf.", "base_link x, y, z m", "outcome", "ms: frame+model+rest", "to middle* mm",
-        title="PointTo over ROS 2",
-    )  # fmt: skip
+    columns = (
+        "scene",
+        "words",
+        "pixel",
+        "sure",
+        "base_link x, y, z [m]",
+        "outcome",
+        "frame + model + rest [ms]",
+    )
+    table = Table(*columns, "to middle* [mm]", title="PointTo over ROS 2")
     for row in rows:
         reply = row.reply
         pixel = place = sure = ""
-        if reply.targets.targets:  # type: ignore[attr-defined]
-            target = reply.targets.targets[0]  # type: ignore[attr-defined]
+        if reply.targets.targets:
+            target = reply.targets.targets[0]
             at = target.pose.pose.pose.position
             pixel = f"{target.u:.0f}, {target.v:.0f}"
             place = f"{at.x:+.3f}, {at.y:+.3f}, {at.z:+.3f}"
             sure = f"{target.confidence:.2f}"
-        outcome = "OK" if reply.outcome.code == 0 else reply.outcome.message  # type: ignore[attr-defined]
+        outcome = "OK" if reply.outcome.code == 0 else reply.outcome.message
         truth = "" if np.isnan(row.truth_mm) else f"{row.truth_mm:.0f}"
         mark = "" if row.as_expected else " [red]!"
         table.add_row(str(row.scene), row.words, pixel, sure, place, outcome + mark, split_ms(reply), truth)
@@ -190,14 +199,14 @@ def print_table(rows: list[Row], console: Console) -> None:
     )
 
 
-def split_ms(reply) -> str:  # type: ignore[no-untyped-def]
+def split_ms(reply: PointTo.Response) -> str:
     d = reply.durations
     ms = {name: 1000 * _seconds(getattr(d, name)) for name in d.get_fields_and_field_types()}
     model = ms["vision"] + ms["prefill"] + ms["decode"]
     return f"{ms['frame_wait']:.0f} + {model:.0f} + {ms['total'] - ms['frame_wait'] - model:.0f}"
 
 
-def _seconds(duration) -> float:  # type: ignore[no-untyped-def]
+def _seconds(duration: Duration) -> float:
     return float(duration.sec + 1e-9 * duration.nanosec)
 
 

@@ -37,6 +37,8 @@ from molmo_ros.outcome import Code, Outcome, PointingError
 
 KEPT_MESSAGES = 8
 SENSOR_QUEUE_DEPTH = 5
+# Discovery may still run when a request comes in: how often to look whether its publishers call for another QoS.
+LATE_PUBLISHERS_S = 0.25
 _NAMED_TOPICS = 6
 
 
@@ -84,6 +86,7 @@ class _Channel:
     topic: str
     message_type: type[Any]
     subscription: Subscription | None = None
+    qos: QoSProfile | None = None
     latched: bool = False
     heard: deque[_Heard] = field(default_factory=lambda: deque(maxlen=KEPT_MESSAGES))
 
@@ -155,14 +158,15 @@ class FrameSource:
         try:
             self._transforms.open()
             for channel in channels.values():
-                self._subscribe(channel)
+                self._subscribe(channel, self._qos_for(channel))
             self._end_after(min(rules.frame_timeout_s, timeout_s))
+            wait.timers.append(self._node.create_timer(LATE_PUBLISHERS_S, self._adapt, clock=self._steady))
         except Exception as error:  # noqa: BLE001 - else the request would wait for ever
             self._close()
             wait.answer.set_exception(error)
 
-    def _subscribe(self, channel: _Channel) -> None:
-        qos = self._qos_for(channel)
+    def _subscribe(self, channel: _Channel, qos: QoSProfile) -> None:
+        channel.qos = qos
         channel.latched = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
 
         def hear(data: bytes) -> None:
@@ -186,6 +190,14 @@ class FrameSource:
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
+
+    def _adapt(self) -> None:
+        """Subscribe anew where nothing came and publishers, found only now, call for other terms."""
+        for channel in self._wait.channels.values() if self._wait else ():
+            wanted = self._qos_for(channel)
+            if not channel.heard and wanted != channel.qos and channel.subscription is not None:
+                self._node.destroy_subscription(channel.subscription)
+                self._subscribe(channel, wanted)
 
     def _end_after(self, seconds: float) -> None:
         wait = self._wait

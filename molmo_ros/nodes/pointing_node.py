@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,16 +60,20 @@ SHUTDOWN_MODEL_S = 0.8
 
 
 def load_local_pointer(parameters: PointingParameters) -> Pointer:
-    """The model that the parameters name; imported here because torch takes seconds and the node is up
-    before."""
-    from molmo_ros.molmo.loading import CheckpointError
+    """The model that the parameters name; PointingError(MODEL_UNAVAILABLE) says what is wrong with it."""
     from molmo_ros.pointing import bundled_model_folder
+
+    folder = Path(parameters.model).expanduser() if parameters.model else bundled_model_folder()
+    if not folder.is_dir():
+        raise PointingError(
+            Code.MODEL_UNAVAILABLE, f"there is no folder {folder}; parameter model names a Molmo checkpoint"
+        )
+    # Here, because torch takes seconds to import and the node is up before.
+    from molmo_ros.molmo.loading import CheckpointError
     from molmo_ros.pointing.pointer import LocalPointer
 
     try:
-        return LocalPointer.from_folder(
-            parameters.model or bundled_model_folder(), device=parameters.device, dtype=parameters.dtype
-        )
+        return LocalPointer.from_folder(folder, device=parameters.device, dtype=parameters.dtype)
     except CheckpointError as error:
         raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error
 
@@ -149,8 +154,8 @@ class PointingNode(Node):
     def _end(self, job: Job, outcome: Outcome) -> None:
         """Answer a job before its stages are through; they stop when they notice."""
         if job.claim():
-            answer = Answer(job.request, outcome)
-            job.reply(self._response(job, answer))
+            job.reply(self._response(job, Answer(job.request, outcome)))
+            self.get_logger().warning(f"{job.request.target!r}: {outcome}")
 
     # ------------------------------------------------------------------ a request, on the model's thread
 

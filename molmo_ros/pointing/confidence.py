@@ -44,6 +44,7 @@ def is_numeric(text: str) -> bool:
 def coordinate(tokens: Sequence[NumberToken], near_percent: float = NEAR_PERCENT) -> Coordinate:
     """Distribution of the number that `tokens` spell, over what the model might have said instead.
 
+    An alternative that would spell no number counts as neither near nor far, but is missing from `near`.
     What would have followed an alternative was never asked of the model; it is taken as evenly spread.
     NaN when the tokens spell no number (a tokenizer that joins digits with other signs).
     """
@@ -56,6 +57,8 @@ def coordinate(tokens: Sequence[NumberToken], near_percent: float = NEAR_PERCENT
     reached, prefix = 1.0, ""
     for token in tokens:
         for text, probability in token.alternatives:
+            if (prefix + text).count(".") > 1:
+                continue
             low, high = _range_of(prefix + text, whole_digits)
             weight = reached * probability
             near += weight * _share_within(low, high, value - near_percent, value + near_percent)

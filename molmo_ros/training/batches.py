@@ -37,7 +37,8 @@ class Batch:
 
     `images` [B, P, X] one crop each, `image_masks` [B, C, P]; `prefix_ids` [B, S] the picture's part of the
     prompt with `image_input_idx` [B, C, T]; `question_ids` [R, L] questions and answers, padded behind;
-    `labels` [R, L] the token to come where it belongs to the answer, else -100; `weights` [R, L].
+    `labels` [R, L] the token to come where it belongs to the answer, else -100; `weights` [R, L];
+    `look_at` [R, L] number of the image token that holds the point whose coordinate comes next, else -1.
     """
 
     images: Tensor
@@ -47,6 +48,7 @@ class Batch:
     question_ids: Tensor
     labels: Tensor
     weights: Tensor
+    look_at: Tensor
     truth: DenseTruth
 
 
@@ -72,6 +74,7 @@ class QuestionBatches(IterableDataset[Batch]):
         self.image_masks = frame["image_masks"][0]
         self.digits = {processor.tokenizer.encode(d, add_special_tokens=False)[0] for d in "0123456789"}
         (self.point_id,) = processor.tokenizer.encode(".", add_special_tokens=False)
+        (self.quote_id,) = processor.tokenizer.encode('="', add_special_tokens=False)
         image_processor = processor.image_processor
         self.mean = torch.tensor(image_processor.image_mean)
         self.std = torch.tensor(image_processor.image_std)
@@ -87,19 +90,21 @@ class QuestionBatches(IterableDataset[Batch]):
         rng = np.random.default_rng((self.seed, step))
         rows = self._rows(step)
         flips = rng.random(len(rows)) < 0.5
-        packs = []
+        packs: list[tuple[Question, list[int]]] = []
         for row, flip in zip(rows, flips, strict=True):
             things = self.shard.things(row)
             if flip:
                 things = [Thing(t.colour, t.kind, 100.0 - t.x, t.y) for t in things]
-            packs.append([draw_question(things, rng) for _ in range(self.questions)])
+            for _ in range(self.questions):
+                question = draw_question(things, rng)
+                packs.append((question, [self._token_of(things[i]) for i in question.targets]))
         return Batch(
             images=self._images(rows, flips, rng),
             image_masks=self.image_masks.expand(len(rows), -1, -1),
             image_input_idx=self.image_input_idx.expand(len(rows), -1, -1),
             prefix_ids=self.prefix.expand(len(rows), -1),
             truth=self._dense_truth(rows, flips),
-            **self._text([question for pack in packs for question in pack]),
+            **self._text(packs),
         )
 
     def _rows(self, step: int) -> np.ndarray:
@@ -124,16 +129,35 @@ class QuestionBatches(IterableDataset[Batch]):
         patches = pixels.reshape(len(rows), n, p, n, p, 3).permute(0, 1, 3, 2, 4, 5)
         return patches.reshape(len(rows), n * n, p * p * 3)
 
-    def _text(self, questions: list[Question]) -> dict[str, Tensor]:
-        rows = [self._encode(question) for question in questions]
+    def _token_of(self, thing: Thing) -> int:
+        """Number of the image token that holds the thing's point, row by row in a crop."""
+        right, down = self._place(thing.x, thing.y)
+        return int(down) * (self.grid.patches // 2) + int(right)
+
+    def _place(self, x: float, y: float) -> tuple[float, float]:
+        """A point in percent, as (right, down) in image tokens of the crop."""
+        cell, most = 2 * self.grid.patch_size, self.grid.patches // 2 - 1e-3
+        right = (x / 100 * self.grid.size[1] + self.grid.offset[1]) / cell
+        down = (y / 100 * self.grid.size[0] + self.grid.offset[0]) / cell
+        return min(max(right, 0.0), most), min(max(down, 0.0), most)
+
+    def _text(self, packs: list[tuple[Question, list[int]]]) -> dict[str, Tensor]:
+        rows = [self._encode(question) for question, _ in packs]
         length = max(len(question) + len(answer) for question, answer in rows)
         question_ids = np.full((len(rows), length), self.processor.eos_token_id, np.int64)
         labels = np.full((len(rows), length), -100, np.int64)
-        for row, (question, answer) in enumerate(rows):
+        look_at = np.full((len(rows), length), -1, np.int64)
+        for row, ((question, answer), (_, tokens)) in enumerate(zip(rows, packs, strict=True)):
             end = len(question) + len(answer)
             question_ids[row, :end] = question + answer
             # One step ahead: the last token of the question predicts the first of the answer.
             labels[row, len(question) - 1 : end - 1] = answer
+            # Numbers come as x1, y1, x2, y2, ... of the points in the answer's order.
+            numbers = np.cumsum(np.asarray(answer) == self.quote_id) - 1
+            spoken = np.isin(answer, list(self.digits)) & (numbers >= 0) & (numbers < 2 * len(tokens))
+            of_number = np.repeat(np.asarray(tokens, np.int64), 2)
+            for place in np.flatnonzero(spoken):
+                look_at[row, len(question) - 1 + place] = of_number[numbers[place]]
         weights = np.where(np.isin(labels, list(self.digits)), DIGIT_WEIGHT, 1.0)
         weights[(question_ids == self.point_id) & (labels >= 0)] = DECIMAL_WEIGHT
         weights *= labels >= 0
@@ -141,6 +165,7 @@ class QuestionBatches(IterableDataset[Batch]):
             "question_ids": torch.from_numpy(question_ids),
             "labels": torch.from_numpy(labels),
             "weights": torch.from_numpy(weights.astype(np.float32)),
+            "look_at": torch.from_numpy(look_at),
         }
 
     def _encode(self, question: Question) -> tuple[list[int], list[int]]:
@@ -163,14 +188,12 @@ class QuestionBatches(IterableDataset[Batch]):
         token_colour = np.zeros_like(token_kind)
         offset = np.zeros((*token_kind.shape, 2), np.float32)
         percent = np.zeros_like(offset)
-        cell = 2 * self.grid.patch_size
         for b, row in enumerate(rows):
             for slot in np.flatnonzero(self.shard.kinds[row]):
                 x, y = self.shard.points[row, slot]
                 x = 100.0 - x if flips[b] else x
-                right = (x / 100 * self.grid.size[1] + self.grid.offset[1]) / cell
-                down = (y / 100 * self.grid.size[0] + self.grid.offset[0]) / cell
-                i, j = min(int(down), n // 2 - 1), min(int(right), n // 2 - 1)
+                right, down = self._place(float(x), float(y))
+                i, j = int(down), int(right)
                 token_kind[b, i, j] = self.shard.kinds[row, slot]
                 token_colour[b, i, j] = self.shard.colours[row, slot]
                 offset[b, i, j] = right - j, down - i

@@ -53,7 +53,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its true answer; `targets` are indices into the things asked about, empty when absent."""
+    """A question with its true answer; `targets` are indices of the things asked about in the answer's order."""
 
     text: str
     answer: str
@@ -82,13 +82,13 @@ def points_answer(xy: Sequence[tuple[float, float]], label: str) -> str:
 def ask_about(things: Sequence[Thing], index: int, rng: np.random.Generator) -> Question:
     """A question naming one thing by colour and kind; all things of the same words are its targets."""
     label = things[index].label
-    targets = tuple(i for i, thing in enumerate(things) if thing.label == label)
+    targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.label == label])
     return _question(_draw(TEMPLATES, rng), label, things, targets)
 
 
 def ask_by_kind(things: Sequence[Thing], kind: str, rng: np.random.Generator) -> Question:
     """A question naming only the kind, in the singular or plural as the picture has it."""
-    targets = tuple(i for i, thing in enumerate(things) if thing.kind == kind)
+    targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.kind == kind])
     if len(targets) > 1:
         return _question(_draw(PLURAL_TEMPLATES, rng), plural(kind), things, targets)
     return _question(_draw(TEMPLATES, rng), kind, things, targets)
@@ -96,7 +96,7 @@ def ask_by_kind(things: Sequence[Thing], kind: str, rng: np.random.Generator) ->
 
 def ask_by_colour(things: Sequence[Thing], colour: str, rng: np.random.Generator) -> Question:
     """A question naming only the colour ("the red thing")."""
-    targets = tuple(i for i, thing in enumerate(things) if thing.colour == colour)
+    targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.colour == colour])
     word = str(rng.choice(["thing", "object"]))
     if len(targets) > 1:
         return _question(_draw(PLURAL_TEMPLATES, rng), f"{colour} {plural(word)}", things, targets)
@@ -114,6 +114,10 @@ def ask_absent(
     far = [f"{c} {k}" for c in colours for k in kinds]
     candidates = [label for label in (near if rng.random() < 0.7 else far) if label not in present]
     return _question(_draw(TEMPLATES, rng), str(rng.choice(candidates)), things, ())
+
+
+def _in_answer_order(things: Sequence[Thing], indices: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(indices, key=lambda i: (round(things[i].x, 1), round(things[i].y, 1))))
 
 
 def _question(template: str, label: str, things: Sequence[Thing], targets: tuple[int, ...]) -> Question:

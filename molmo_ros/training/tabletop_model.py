@@ -18,9 +18,13 @@ from torch.nn import functional as F
 from transformers import Qwen2Config
 
 from molmo_ros.molmo import MolmoConfig, MolmoForConditionalGeneration, MolmoImageProcessor, MolmoVisionConfig
+from molmo_ros.molmo.modeling import MolmoQwen2Model
 
 #: Bins per axis and image token for the offset of a thing's point.
 OFFSET_BINS = 8
+
+#: The language model's layer in which one head learns to look at the thing asked about.
+GAZE_LAYER = 2
 
 
 def build_model(sizes: dict[str, Any]) -> MolmoForConditionalGeneration:
@@ -109,6 +113,52 @@ class DenseLessons(nn.Module):
         for logits, answer in zip(places, answers, strict=True):
             token_loss = token_loss + 0.5 * F.cross_entropy(logits[there], answer)
         return patch_loss, token_loss
+
+
+def gaze_loss(
+    language_model: MolmoQwen2Model,
+    layer_input_BSD: Tensor,
+    layer_input_RLD: Tensor,
+    image_input_idx_BCT: Tensor,
+    look_at_RL: Tensor,
+) -> Tensor:
+    """How little the first head of layer `GAZE_LAYER` looks at the thing whose coordinates are being spoken.
+
+    Copying a coordinate is easy once some head looks at the right image token, but finding that out from the
+    spoken digits alone takes very long. So one head is told where to look.
+
+    Args:
+        language_model: whose attention it is.
+        layer_input_BSD, layer_input_RLD: what went into that layer for the pictures and for the questions.
+        image_input_idx_BCT: places of the image tokens in the pictures' part of the prompt.
+        look_at_RL: number of the image token (0..T-1) to look at, -1 where it does not matter.
+
+    Returns:
+        Mean negative log share of the attention on that token, in whichever crop.
+    """
+    layer = language_model.layers[GAZE_LAYER]
+    size = layer.self_attn.head_dim
+    prefix, own = layer.input_layernorm(layer_input_BSD), layer.input_layernorm(layer_input_RLD)
+    questions = len(own) // len(prefix)
+    first = prefix.shape[1]
+
+    def head(projection: nn.Linear, x: Tensor, start: int) -> Tensor:
+        projected = F.linear(x, projection.weight[:size], projection.bias[:size])
+        positions = torch.arange(start, start + x.shape[1])[None]
+        cos, sin = language_model.rotary_emb(projected, positions)
+        left, right = projected.chunk(2, dim=-1)
+        return projected * cos + torch.cat([-right, left], dim=-1) * sin
+
+    attention = layer.self_attn
+    row, place = torch.nonzero(look_at_RL >= 0, as_tuple=True)
+    query_NH = head(attention.q_proj, own, first)[row, place] * size**-0.5
+    picture = row // questions
+    to_prefix = torch.einsum("nh,nsh->ns", query_NH, head(attention.k_proj, prefix, 0)[picture])
+    to_own = torch.einsum("nh,nlh->nl", query_NH, head(attention.k_proj, own, first)[row])
+    later = torch.arange(own.shape[1])[None] > place[:, None]
+    share = torch.cat([to_prefix, to_own.masked_fill(later, -torch.inf)], dim=1).log_softmax(dim=1)
+    targets_NC = image_input_idx_BCT[picture, :, look_at_RL[row, place]]
+    return -share.gather(1, targets_NC).logsumexp(dim=1).mean()
 
 
 def _rare_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:

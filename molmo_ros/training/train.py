@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,13 @@ from molmo_ros.training.batches import Batch, QuestionBatches
 from molmo_ros.training.questions import every_wording
 from molmo_ros.training.scenes import Grid, Shard, ShardOrder, draw_shards, load_shards
 from molmo_ros.training.tabletop_model import (
+    GAZE_LAYER,
     DenseLessons,
     DenseTruth,
     build_image_processor,
     build_model,
     count_parameters,
+    gaze_loss,
 )
 from molmo_ros.training.tokenizer import train_tokenizer
 
@@ -56,6 +60,7 @@ class Schedule:
     average_decay: float
     patch_loss_weight: float
     token_loss_weight: float
+    gaze_loss_weight: float
     save_every_steps: int
     validate_every_steps: int
     threads: int
@@ -69,11 +74,12 @@ class Schedule:
 
 @dataclass
 class Losses:
-    """Means of one step: next token, patches, image tokens."""
+    """Means of one step: next token, patches, image tokens, where the model looks."""
 
     words: Tensor
     patches: Tensor
     tokens: Tensor
+    gaze: Tensor
 
 
 class Trainer:
@@ -115,12 +121,14 @@ class Trainer:
             *map(_twice, (truth.token_kind, truth.token_colour, truth.token_offset, truth.token_percent)),
         )
         patches, places = self.lessons(features[:, 0], tokens, twice)
-        words = features.new_zeros(())
+        words, gaze = features.new_zeros(()), features.new_zeros(())
         if with_words:
-            logits = self.text_logits(batch, tokens)
+            with _layer_inputs(self.model.model.language_model.layers[GAZE_LAYER]) as inputs:
+                logits = self.text_logits(batch, tokens)
+            gaze = gaze_loss(self.model.model.language_model, *inputs, batch.image_input_idx, batch.look_at)
             each = F.cross_entropy(logits.transpose(1, 2), batch.labels, reduction="none", ignore_index=-100)
             words = (each * batch.weights).sum() / batch.weights.sum()
-        return Losses(words, patches, places)
+        return Losses(words, patches, places, gaze)
 
     def text_logits(self, batch: Batch, tokens_BCTD: Tensor) -> Tensor:
         """[R, L, V]: the pictures are read once, then every question goes on from its picture's cache."""
@@ -142,6 +150,7 @@ class Trainer:
         losses = self.losses(batch, with_words=self.step >= schedule.image_only_steps)
         total = (
             losses.words
+            + schedule.gaze_loss_weight * losses.gaze
             + schedule.patch_loss_weight * losses.patches
             + schedule.token_loss_weight * losses.tokens
         )
@@ -183,6 +192,17 @@ class Trainer:
         self.lessons.load_state_dict(state["lessons"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
+
+
+@contextmanager
+def _layer_inputs(layer: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what goes into a layer while the context is open: one tensor for each pass through it."""
+    inputs: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    try:
+        yield inputs
+    finally:
+        handle.remove()
 
 
 def _twice(truth: Tensor) -> Tensor:
@@ -303,6 +323,7 @@ def main() -> None:
                 "words": round(losses.words.item(), 4),
                 "patches": round(losses.patches.item(), 4),
                 "tokens": round(losses.tokens.item(), 4),
+                "gaze": round(losses.gaze.item(), 4),
                 "seconds_per_step": round((time.monotonic() - started) / (trainer.step - first), 3),
             }
             if trainer.step % schedule.validate_every_steps == 0:

@@ -119,7 +119,7 @@ class Caller:
         node.create_subscription(TargetArray, f"{name}/targets", self._keep(self.targets), 10)
 
     def is_up(self) -> bool:
-        """Whether the node answers. A service is seen before it sees its caller; until then replies get lost."""
+        """Whether the node answers. A service is seen before it sees its caller: first replies can get lost."""
         if not self.client.wait_for_service(UP_WITHIN_S):
             return False
         return wait_until(lambda: self.ask("").arrives(1.0), UP_WITHIN_S)

@@ -67,6 +67,11 @@ def test_a_number_may_be_one_token() -> None:
     assert one.near == pytest.approx(0.8)
 
 
+def test_an_alternative_that_spells_no_number_is_lost_confidence() -> None:
+    tokens = [*digits("42."), NumberToken("5", 0.9, ((".", 0.1),))]
+    assert coordinate(tokens).near == pytest.approx(0.9)
+
+
 def test_what_spells_no_number_has_no_confidence() -> None:
     result = coordinate([NumberToken(".", 1.0, ())])
     assert math.isnan(result.near) and math.isnan(result.sigma)

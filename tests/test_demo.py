@@ -1,0 +1,73 @@
+"""The main job, end to end, as `make demo` runs it: real processes, real DDS, the bundled model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("rclpy")
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parent.parent
+DOMAIN = "91"
+
+
+def start() -> subprocess.Popen[str]:
+    """The demo on a domain of its own, leading a session so that a terminal's Ctrl-C can be imitated."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "demo.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"ROS_DOMAIN_ID": DOMAIN, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+
+
+def left_behind() -> list[str]:
+    """Command lines of nodes that still run in the demo's domain."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        is_node = "pointing_node" in command or "tabletop_sim" in command or "tools/launch" in command
+        if is_node and f"ROS_DOMAIN_ID={DOMAIN}".encode() in environment:
+            found.append(command)
+    return found
+
+
+def test_the_demo_answers_every_call_and_leaves_nothing_behind() -> None:
+    picture = ROOT / "out" / "demo.png"
+    picture.unlink(missing_ok=True)
+    demo = start()
+    output, _ = demo.communicate(timeout=300)
+    assert demo.returncode == 0, output
+    assert "PointTo over ROS 2" in output
+    assert "base_link x, y, z" in output
+    assert Image.open(picture).size[0] >= 640
+    assert left_behind() == []
+
+
+def test_ctrl_c_ends_the_demo_and_everything_it_started() -> None:
+    launched = ROOT / "out" / "demo.log"
+    launched.unlink(missing_ok=True)
+    demo = start()
+    pause = threading.Event()
+    while demo.poll() is None and not (launched.exists() and "pointing_node" in launched.read_text()):
+        pause.wait(0.1)
+    demo.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 130, output
+    assert "Traceback" not in output
+    assert left_behind() == []

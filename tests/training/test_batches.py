@@ -1,0 +1,189 @@
+"""Training sees each question exactly as it would be asked alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from molmo_ros.molmo import MolmoProcessor
+from molmo_ros.pointing.grammar import spoken_points
+from molmo_ros.sim.colours import COLOUR_NAMES
+from molmo_ros.sim.objects import KINDS
+from molmo_ros.training.batches import Batch, QuestionBatches
+from molmo_ros.training.questions import every_wording
+from molmo_ros.training.scenes import MOST_THINGS, Grid, Shard, aim_point, covering_thing
+from molmo_ros.training.tabletop_model import build_image_processor, gaze_loss
+from molmo_ros.training.tokenizer import train_tokenizer
+from molmo_ros.training.train import Trainer, read_config
+
+CONFIG = Path(__file__).parents[2] / "config" / "training" / "tabletop.yaml"
+
+
+@cache
+def processor() -> MolmoProcessor:
+    sizes = yaml.safe_load(CONFIG.read_text())["model"]
+    return MolmoProcessor(
+        build_image_processor(sizes),
+        train_tokenizer(every_wording(COLOUR_NAMES, KINDS), sizes["embedding_size"]),
+    )
+
+
+def shard(pictures: int = 4) -> Shard:
+    """Noise with three things in it; nothing is rendered."""
+    rng = np.random.default_rng(0)
+    kinds = np.zeros((pictures, MOST_THINGS), np.uint8)
+    colours = np.zeros_like(kinds)
+    kinds[:, :3], colours[:, :3] = (1, 2, 3), (1, 2, 4)
+    return Shard(
+        pictures=rng.integers(0, 255, (pictures, 168, 224, 3), np.uint8),
+        kinds=kinds,
+        colours=colours,
+        points=rng.uniform(5, 95, (pictures, MOST_THINGS, 2)).astype(np.float32),
+        patch_things=rng.integers(0, 4, (pictures, 256), np.uint8),
+        seeds=np.arange(pictures),
+    )
+
+
+@cache
+def batches() -> QuestionBatches:
+    grid = Grid.of(processor().image_processor, (240, 320))
+    return QuestionBatches(shard(), processor(), grid, seed=3, pictures=2, questions=3)
+
+
+@cache
+def trainer(run: str = "unused") -> Trainer:
+    config, schedule = read_config(CONFIG, steps=10)
+    return Trainer(config, schedule, Path(run))
+
+
+def row_text(batch: Batch, row: int) -> str:
+    return str(processor().tokenizer.decode(batch.question_ids[row], skip_special_tokens=True))
+
+
+def test_a_batch_depends_on_the_seed_and_the_step_alone() -> None:
+    once, twice = batches().batch(5), batches().batch(5)
+    torch.testing.assert_close(once.images, twice.images)
+    assert torch.equal(once.question_ids, twice.question_ids)
+    assert not torch.equal(once.question_ids, batches().batch(6).question_ids)
+
+
+def test_questions_behind_one_picture_give_the_logits_of_the_same_question_asked_alone() -> None:
+    batch, net = batches().batch(0), trainer().model.eval()
+    with torch.no_grad():
+        features = net.model.vision_backbone.features(batch.images[:, None]).expand(-1, 2, -1, -1)
+        tokens = net.model.vision_backbone.pool(features, batch.image_masks)
+        packed = trainer().text_logits(batch, tokens)
+        for row in range(len(batch.question_ids)):
+            picture = row // 3
+            alone = net(
+                input_ids=torch.cat([batch.prefix_ids[picture], batch.question_ids[row]])[None],
+                images=batch.images[picture][None, None].expand(-1, 2, -1, -1),
+                image_masks=batch.image_masks[picture][None],
+                image_input_idx=batch.image_input_idx[picture][None],
+            ).logits[0, batch.prefix_ids.shape[1] :]
+            torch.testing.assert_close(packed[row], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_training_pictures_are_prepared_as_the_processor_does() -> None:
+    """Without the change of light: the crop of the training equals the processor's for the same pixels."""
+    grid = Grid.of(processor().image_processor, (240, 320))
+    pixels = shard().pictures[0]
+    theirs = processor()(images=Image.fromarray(pixels), text="x")["images"][0, 0]
+    p, n = grid.patch_size, grid.patches
+    canvas = np.zeros((n * p, n * p, 3), np.float32)
+    top, left = grid.offset
+    canvas[top : top + grid.size[0], left : left + grid.size[1]] = pixels / 255.0
+    ours = (torch.from_numpy(canvas) - batches().mean) / batches().std
+    ours = ours.reshape(n, p, n, p, 3).permute(0, 2, 1, 3, 4).reshape(n * n, -1)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_labels_are_the_answer_one_step_ahead() -> None:
+    batch = batches().batch(1)
+    for row in range(len(batch.question_ids)):
+        said = batch.labels[row][batch.labels[row] >= 0]
+        answer = processor().tokenizer.decode(said, skip_special_tokens=True)
+        assert row_text(batch, row).endswith(answer)
+        assert int(said[-1]) == processor().eos_token_id
+        places = torch.nonzero(batch.labels[row] >= 0).flatten()[:-1]
+        assert torch.equal(batch.question_ids[row][places + 1], batch.labels[row][places])
+
+
+def test_the_gaze_goes_to_the_token_that_holds_the_spoken_point() -> None:
+    side = 8
+    for step in range(4):
+        batch = batches().batch(step)
+        for row in range(len(batch.question_ids)):
+            points = spoken_points(row_text(batch, row))
+            tokens = [int(t) for t in dict.fromkeys(batch.look_at[row].tolist()) if t >= 0]
+            expected = []
+            for point in points:
+                right, down = point.x / 100 * side, (28 + point.y / 100 * 168) / 28
+                expected.append(int(min(down, 7.999)) * side + int(min(right, 7.999)))
+            assert tokens == list(dict.fromkeys(expected))
+
+
+def test_the_gaze_loss_is_the_attention_of_the_models_own_head() -> None:
+    """The same number from the attention weights that the model itself reports."""
+    batch, net = batches().batch(2), trainer().model.eval()
+    inputs: list[torch.Tensor] = []
+    language = net.model.language_model
+    handle = language.layers[2].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    with torch.no_grad():
+        tokens = torch.randn(2, 2, 64, 192)
+        trainer().text_logits(batch, tokens)
+        handle.remove()
+        ours = gaze_loss(language, *inputs, batch.image_input_idx, batch.look_at)
+        net.set_attn_implementation("eager")
+        shares = []
+        for row, place in torch.nonzero(batch.look_at >= 0).tolist():
+            embeds = net.model.embed(batch.prefix_ids, tokens, batch.image_input_idx)[row // 3]
+            words = net.model.wte(batch.question_ids[row])
+            output = language(inputs_embeds=torch.cat([embeds, words])[None], output_attentions=True)
+            looked = output.attentions[2][0, 0, len(embeds) + place]
+            targets = batch.image_input_idx[row // 3, :, batch.look_at[row, place]]
+            shares.append(looked[targets].sum())
+        net.set_attn_implementation("sdpa")
+    torch.testing.assert_close(ours, -torch.stack(shares).log().mean(), atol=1e-4, rtol=1e-4)
+
+
+def test_people_point_at_the_middle_or_at_the_near_side_of_a_ring() -> None:
+    disc = np.zeros((40, 40), bool)
+    disc[10:30, 10:30] = True
+    assert aim_point(disc) == (19.5, 19.5)
+    ring = disc.copy()
+    ring[15:25, 15:25] = False
+    u, v = aim_point(ring)
+    assert ring[round(v), round(u)]
+    assert (u, v) == (20.0, 27.0)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_patch_belongs_to_the_thing_that_covers_it(share: float) -> None:
+    grid = Grid.of(processor().image_processor, (168, 224))
+    ids = np.zeros((168, 224), np.int32)
+    ids[:14, : int(14 * share)] = 3
+    covered = covering_thing(ids, grid).reshape(16, 16)
+    assert covered[2, 0] == (3 if share >= 0.2 else 0)
+    assert not covered.ravel()[np.arange(256) != 32].any()
+
+
+def test_a_step_lowers_the_loss_and_a_saved_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    config, schedule = read_config(CONFIG, steps=10)
+    config["training"]["image_only_steps"] = 0
+    begun = Trainer(config, schedule, tmp_path)
+    begun.step = schedule.image_only_steps
+    batch = batches().batch(0)
+    losses = [begun.take_step(batch).words.item() for _ in range(6)]
+    assert losses[-1] < losses[0]
+    begun.save(processor())
+    resumed = Trainer(config, schedule, tmp_path)
+    resumed.resume()
+    assert resumed.step == begun.step
+    torch.testing.assert_close(resumed.take_step(batch).words, begun.take_step(batch).words)
