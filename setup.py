@@ -3,8 +3,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SIM = ["mujoco>=4,<5", "trimesh", "scipy"]
-TRAINING = [*SIM, "tensorboard", "psutil"]
+SIM = ["mujoco>=4,<5"]
+TRAINING = [*SIM]
 
 setup(
     name="molmo_ros",
@@ -36,6 +36,7 @@ setup(
         "numpy",
         "pillow",
         "pyyaml",
+        "scipy",
         "rich",
     ],
     extras_require={

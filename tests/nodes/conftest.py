@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
 
 if TYPE_CHECKING:
     from ros_graph import Behaviour, Caller, Camera, Graph
-
-# How long one example takes says more of the machine's load than of the code.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 collect_ignore_glob: list[str] = []
 try:
