@@ -23,9 +23,9 @@ from molmo_ros.training.questions import Question, Thing, ask_about, ask_absent,
 from molmo_ros.training.scenes import Grid, Shard
 from molmo_ros.training.tabletop_model import DenseTruth
 
-#: Weights in the loss: digits before the decimal point say where a thing is, the one behind it is mostly
-#: chance, and the words around them (weight 1) are easy.
-DIGIT_WEIGHT, DECIMAL_WEIGHT = 3.0, 0.3
+#: Weights in the loss: the first token says whether the thing is there at all, digits before the decimal point
+#: say where, the one behind it is mostly chance, and the words around them (weight 1) are easy.
+DECISION_WEIGHT, DIGIT_WEIGHT, DECIMAL_WEIGHT = 5.0, 3.0, 0.3
 
 #: Longer answers would make every sequence of the batch longer.
 MOST_POINTS = 2
@@ -160,6 +160,7 @@ class QuestionBatches(IterableDataset[Batch]):
                 look_at[row, len(question) - 1 + place] = of_number[numbers[place]]
         weights = np.where(np.isin(labels, list(self.digits)), DIGIT_WEIGHT, 1.0)
         weights[(question_ids == self.point_id) & (labels >= 0)] = DECIMAL_WEIGHT
+        weights[np.arange(len(rows)), [len(question) - 1 for question, _ in rows]] = DECISION_WEIGHT
         weights *= labels >= 0
         return {
             "question_ids": torch.from_numpy(question_ids),
