@@ -80,7 +80,7 @@ class Client:
         self.node.create_subscription(SceneTruth, "/tabletop_sim/truth", self._hear_truth, latched)
         self.node.create_subscription(PoseStamped, "/pointing_node/goal_pose", self._hear_goal, 10)
         self._heard = threading.Condition()
-        self._truth: SceneTruth | None = None
+        self._truths: list[SceneTruth] = []
         self._goals: dict[tuple[int, int], float] = {}
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
@@ -93,7 +93,7 @@ class Client:
 
     def _hear_truth(self, truth: SceneTruth) -> None:
         with self._heard:
-            self._truth = truth
+            self._truths.append(truth)
             self._heard.notify_all()
 
     def _hear_goal(self, goal: PoseStamped) -> None:
@@ -136,13 +136,12 @@ class Client:
     def show_scene(self, seed: int) -> list[str]:
         """Set the table anew; the names of what stands on it."""
         with self._heard:
-            self._truth = None
+            self._truths.clear()
         self._call(self._reset, ResetScene.Request(seed=seed))
         with self._heard:
-            if not self._heard.wait_for(lambda: self._truth is not None, REPLY_WITHIN_S):
+            if not self._heard.wait_for(lambda: bool(self._truths), REPLY_WITHIN_S):
                 raise TimeoutError("the simulator published no truth for its new scene")
-            assert self._truth is not None
-            return list(self._truth.labels)
+            return list(self._truths[-1].labels)
 
     def point_to(self, target: str) -> Call:
         begin_s = time.perf_counter()

@@ -37,7 +37,9 @@ NOT_FOUND, MODEL_UNAVAILABLE = 100, 503
 
 #: Scenes (simulator seeds, none of them trained on) and what is asked for in them; True = it is there.
 SCENES: dict[int, tuple[tuple[str, bool], ...]] = {
-    1: (("the red mug", True), ("the blue ball", False)),
+    5: (("the red mug", True), ("the white ring", True), ("the green bottle", False)),
+    3: (("the purple bowl", True), ("the yellow cube", True)),
+    11: (("the white bottle", True), ("the black cylinder", True)),
 }
 
 

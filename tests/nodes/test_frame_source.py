@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from molmo_ros.nodes.frame_source import _header_of
 
-FRAMES = st.text(st.characters(min_codepoint=1, exclude_categories=("Cs",)), max_size=30).filter(
+FRAMES = st.text(st.characters(min_codepoint=1, codec="utf-8"), max_size=30).filter(
     lambda frame: not frame.startswith("/")
 )
 

@@ -16,7 +16,6 @@ from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.pointer import LocalPointer, Pointing
 from molmo_ros.pointing.prompts import pointing_prompt
 from molmo_ros.sim.tabletop import TabletopScene
-from molmo_ros.sim.truth import scene_truth
 
 GOLDENS = Path(__file__).parent.parent / "data" / "goldens"
 
@@ -62,32 +61,25 @@ def test_a_stop_is_seen_at_the_next_token() -> None:
 
 
 @cache
-def answers() -> list[tuple[str, bool, Pointing]]:
-    """Twelve fresh scenes: one thing that is there, and a pink elephant's worth of one that is not."""
+def answers() -> list[Pointing]:
+    """Things that stand on six fresh tables, asked for by name; `training.evaluate` judges how well."""
     tabletop = TabletopScene((640, 480), samples=4)
     found = []
-    for seed in range(500, 512):
-        state = tabletop.reset(seed)
-        view = tabletop.render(segmentation=True)
-        assert view.ids is not None
-        labels = [thing.label for thing in state.objects]
-        truth = next(t for t in scene_truth(state, view.ids) if labels.count(t.label) == 1)
-        pointing = bundled().point(view.color, f"the {truth.label}")
-        hit = len(pointing.points) == 1 and bool(
-            truth.mask_HW[round(pointing.points[0].v), round(pointing.points[0].u)]
-        )
-        found.append((truth.label, hit, pointing))
+    for seed in range(500, 506):
+        label = tabletop.reset(seed).objects[0].label
+        found.append(bundled().point(tabletop.render().color, f"the {label}"))
     tabletop.close()
     return found
 
 
-def test_the_bundled_model_finds_most_things_in_fresh_scenes() -> None:
-    hits = [hit for _, hit, _ in answers()]
-    assert sum(hits) >= 7, [(label, pointing.answer) for label, hit, pointing in answers() if not hit]
+def test_the_bundled_model_speaks_molmos_language() -> None:
+    for pointing in answers():
+        assert pointing.absent == (not pointing.points)
+        assert pointing.absent or pointing.answer.startswith((" <point ", " <points "))
 
 
 def test_points_carry_confidence_spread_and_the_models_label() -> None:
-    pointed = [pointing for _, _, pointing in answers() if pointing.points]
+    pointed = [pointing for pointing in answers() if pointing.points]
     assert pointed
     for pointing in pointed:
         for index, point in enumerate(pointing.points):
