@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,9 +50,7 @@ def label(scene: Path) -> str:
     return (scene / "label.txt").read_text()
 
 
-def run_json(
-    capsys: pytest.CaptureFixture[str], *arguments: str | Path
-) -> dict[str, list[dict[str, object]]]:
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, list[dict[str, Any]]]:
     code = main(["point", *map(str, arguments), "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert code == (0 if answer["points"] else 1)
@@ -69,10 +68,10 @@ def test_points_come_in_pixels_and_percent(scene: Path, capsys: pytest.CaptureFi
 def test_depth_gives_a_place_on_the_ray_of_the_pixel(
     scene: Path, capsys: pytest.CaptureFixture[str], depth: str
 ) -> None:
-    files = ["--depth", scene / depth, "--camera", scene / "camera.yaml"]
+    files: list[str | Path] = ["--depth", scene / depth, "--camera", scene / "camera.yaml"]
     K = yaml.safe_load((scene / "camera.yaml").read_text())["camera_matrix"]["data"]
     for point in run_json(capsys, scene / "picture.png", f"the {label(scene)}", *files)["points"]:
-        x, y, z = point["position_camera_m"]  # type: ignore[misc]
+        x, y, z = point["position_camera_m"]
         assert K[0] * x / z + K[2] == pytest.approx(point["u"], abs=0.5)
         assert K[4] * y / z + K[5] == pytest.approx(point["v"], abs=0.5)
 

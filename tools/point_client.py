@@ -66,6 +66,17 @@ class PointClient:
     def wait_for_graph(self, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> None:
         self.wait_for("pointing node", self._point_to.service_is_ready, timeout_s, alive)
         self.wait_for("simulator", self._reset.service_is_ready, timeout_s, alive)
+        # A service is seen before it sees its caller, and until then replies get lost.
+        deadline = time.monotonic() + timeout_s
+        while not self._answers_at_all(alive):
+            if time.monotonic() > deadline:
+                raise GraphError(f"the pointing node does not answer within {timeout_s:g} s")
+
+    def _answers_at_all(self, alive: Callable[[], bool]) -> bool:
+        future = self._point_to.call_async(PointTo.Request())
+        soon = time.monotonic() + 1.0
+        self.wait_for("reply", lambda: future.done() or time.monotonic() > soon, 5.0, alive)
+        return bool(future.done())
 
     def reset_scene(self, seed: int, alive: Callable[[], bool] = lambda: True) -> SceneTruth:
         """A new scene; returns its truth."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,8 @@ MAX_NEW_TOKENS = 192
 
 @dataclass(frozen=True)
 class ModelDurations:
-    """Seconds the model spent: image side, first pass over the prompt, then token by token."""
+    """Seconds the model spent: image side (tiling included), first pass over the prompt, then token by token
+    (reading the answer included)."""
 
     vision_s: float = 0.0
     prefill_s: float = 0.0
@@ -104,11 +105,13 @@ class LocalPointer:
     ) -> Pointing:
         """See `Pointer.point`."""
         words = clean_target(target)
+        started = time.perf_counter()
         try:
             inputs = self.processor(images=image_HW3, text=pointing_prompt(words))
         except ValueError as error:
             raise PointingError(Code.BAD_IMAGE, str(error)) from error
-        decoded = self._decode(dict(inputs), should_stop)
+        decoded = self._decode(dict(inputs), should_stop, started)
+        decoding = time.perf_counter()
         answer = self.processor.decode(decoded.token_ids)
         spoken = spoken_points(answer)
         if not spoken and not says_absent(answer):
@@ -121,14 +124,15 @@ class LocalPointer:
             points=tuple(points[:max_points] if max_points else points),
             answer=answer,
             absent=not spoken,
-            durations=decoded.durations,
+            durations=replace(
+                decoded.durations, decode_s=decoded.durations.decode_s + time.perf_counter() - decoding
+            ),
         )
 
-    def _decode(self, inputs: dict[str, Tensor], should_stop: Callable[[], bool]) -> Decoded:
-        """Greedy answer, token by token, so that a stop is seen at each."""
+    def _decode(self, inputs: dict[str, Tensor], should_stop: Callable[[], bool], started: float) -> Decoded:
+        """Greedy answer, token by token, so that a stop is seen at each; `started` is when vision began."""
         device, core = self.model.device, self.model.model
         inputs = {name: value.to(device) for name, value in inputs.items()}
-        started = time.perf_counter()
         with torch.inference_mode():
             _go_on(should_stop)
             image_tokens = core.vision_backbone(inputs["images"], inputs["image_masks"])

@@ -125,7 +125,9 @@ class Trainer:
         if with_words:
             with _layer_inputs(self.model.model.language_model.layers[GAZE_LAYER]) as inputs:
                 logits = self.text_logits(batch, tokens)
-            gaze = gaze_loss(self.model.model.language_model, *inputs, batch.image_input_idx, batch.look_at)
+            language_model = self.model.model.language_model
+            of_pictures, of_questions = inputs
+            gaze = gaze_loss(language_model, of_pictures, of_questions, batch.image_input_idx, batch.look_at)
             each = F.cross_entropy(logits.transpose(1, 2), batch.labels, reduction="none", ignore_index=-100)
             words = (each * batch.weights).sum() / batch.weights.sum()
         return Losses(words, patches, places, gaze)

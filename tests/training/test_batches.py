@@ -139,7 +139,7 @@ def test_the_gaze_loss_is_the_attention_of_the_models_own_head() -> None:
         tokens = torch.randn(2, 2, 64, 192)
         trainer().text_logits(batch, tokens)
         handle.remove()
-        ours = gaze_loss(language, *inputs, batch.image_input_idx, batch.look_at)
+        ours = gaze_loss(language, inputs[0], inputs[1], batch.image_input_idx, batch.look_at)
         net.set_attn_implementation("eager")
         shares = []
         for row, place in torch.nonzero(batch.look_at >= 0).tolist():
