@@ -83,7 +83,8 @@ def test_a_table_and_a_picture_are_for_people(
         ["point", str(scene / "picture.png"), f"the {label(scene)}", "--annotate", str(tmp_path / "out.png")]
     )
     assert "answer:" in capsys.readouterr().out
-    assert Image.open(tmp_path / "out.png").size == (640, 480)
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (640, 480)
 
 
 def nan_camera(folder: Path) -> list[str | Path]:

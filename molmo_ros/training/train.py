@@ -184,6 +184,12 @@ class Trainer:
         averaged.load_state_dict(self.average)
         write_checkpoint(averaged, processor, self.run / "checkpoint")
 
+    def begin_with(self, folder: Path) -> None:
+        """Take the weights of a checkpoint of the same sizes instead of fresh ones."""
+        weights = MolmoForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
+        self.model.load_state_dict(weights)
+        self.average = {name: value.detach().clone() for name, value in weights.items()}
+
     def resume(self) -> None:
         path = self.run / "state.pt"
         if not path.exists():
@@ -287,6 +293,9 @@ def main() -> None:
         "--run", type=Path, default=Path("runs/tabletop"), help="folder for scenes, state, checkpoint"
     )
     parser.add_argument("--steps", type=int, help="instead of the number in the configuration")
+    parser.add_argument(
+        "--begin-with", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from"
+    )
     arguments = parser.parse_args()
     config, schedule = read_config(arguments.config, arguments.steps)
     run: Path = arguments.run
@@ -302,6 +311,8 @@ def main() -> None:
     validation_shard = draw_part(config, "validation", grid, run)
 
     trainer = Trainer(config, schedule, run)
+    if arguments.begin_with:
+        trainer.begin_with(arguments.begin_with)
     trainer.resume()
     print(
         f"{count_parameters(trainer.model) / 1e6:.2f} M parameters, {len(train_shard.pictures)} pictures",

@@ -174,6 +174,17 @@ def test_a_patch_belongs_to_the_thing_that_covers_it(share: float) -> None:
     assert not covered.ravel()[np.arange(256) != 32].any()
 
 
+def test_training_can_begin_with_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
+    config, schedule = read_config(CONFIG, steps=10)
+    first = Trainer(config, schedule, tmp_path)
+    first.average = {name: value + 0.5 for name, value in first.average.items()}
+    first.save(processor())
+    second = Trainer(config, schedule, tmp_path)
+    second.begin_with(tmp_path / "checkpoint")
+    for name, value in second.model.state_dict().items():
+        torch.testing.assert_close(value, first.average[name], atol=0.01, rtol=0.01)
+
+
 def test_a_step_lowers_the_loss_and_a_saved_run_goes_on_where_it_was(tmp_path: Path) -> None:
     config, schedule = read_config(CONFIG, steps=10)
     config["training"]["image_only_steps"] = 0
