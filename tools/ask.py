@@ -26,6 +26,7 @@ def main() -> int:
     try:
         client.wait_for_graph(10.0)
         if chosen.scene is not None:
+            client.follow_scene()
             client.reset_scene(chosen.scene)
         reply = client.point_to(" ".join(chosen.target), chosen.timeout)
     except GraphError as error:

@@ -99,7 +99,9 @@ def main() -> int:
     chosen = parser.parse_args()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    signal.signal(signal.SIGTERM, interrupt)
+    # Also SIGINT: a shell that starts us in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     OUT.mkdir(exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     launched = Launched(OUT / "demo.log")
