@@ -119,6 +119,7 @@ class MolmoConfig(PreTrainedConfig):
             self.vision_config = MolmoVisionConfig.from_released(
                 kwargs.pop("vision_backbone", None),
                 feature_layers=kwargs.pop("vit_layers", None),
+                pooling_size=[kwargs.pop("image_pooling_h", 2), kwargs.pop("image_pooling_w", 2)],
             )
         super().__post_init__(**kwargs)
         if self.vision_config.projector_size is None:
@@ -129,6 +130,7 @@ class MolmoConfig(PreTrainedConfig):
         output: dict[str, Any] = super().to_dict()
         text, vision = self.text_config, self.vision_config
         assert isinstance(text, PreTrainedConfig) and isinstance(vision, MolmoVisionConfig)
+        assert vision.pooling_size is not None
         output.pop("text_config"), output.pop("vision_config")
         output.setdefault("architectures", None)
         output.update(
@@ -151,6 +153,8 @@ class MolmoConfig(PreTrainedConfig):
             weight_tying=False,
             vision_backbone=vision.to_released(),
             vit_layers=vision.feature_layers,
+            image_pooling_h=vision.pooling_size[0],
+            image_pooling_w=vision.pooling_size[1],
         )
         return output
 

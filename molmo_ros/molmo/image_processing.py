@@ -1,6 +1,6 @@
 """From a picture to crops, padding masks and token positions, number for number as the released models saw them.
 
-A picture is seen once as a whole and once in overlapping square crops laid over an enlarged copy
+A picture is seen once as a whole and once in overlapping crops laid over an enlarged copy
 ("overlap-and-resize"). Every step below is done in the released order and precision; see the golden tests.
 """
 
@@ -55,9 +55,10 @@ class MolmoImageProcessor(ImageProcessingMixin):
     """Preprocessing with the settings of `preprocessor_config.json`.
 
     Args:
-        base_image_input_size: pixels (height, width) of a crop; crops are square.
+        base_image_input_size: pixels (height, width) of a crop; square in every release.
         image_patch_size: side of a ViT patch in pixels.
-        image_token_length_h, image_token_length_w: pooled tokens per crop and side.
+        image_token_length_h, image_token_length_w: pooled tokens per crop and side; with the patches they
+            say how many patches a token pools, 2 x 2 in every release.
         max_crops: most high-resolution crops.
         overlap_margins: patches that a crop shares with its left/top and right/bottom neighbour.
         image_mean, image_std: RGB normalisation.
@@ -88,19 +89,28 @@ class MolmoImageProcessor(ImageProcessingMixin):
         self.image_token_length_h = image_token_length_h
         self.image_token_length_w = image_token_length_w
         self.max_crops = max_crops
-        if any(margin % 2 for margin in overlap_margins):
-            raise ValueError(
-                f"overlap_margins must be even, as features are pooled in twos; got {overlap_margins}"
-            )
         self.overlap_margins = list(overlap_margins)
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
         self.image_padding_mask = image_padding_mask
         self.do_normalize = do_normalize
+        if any(margin % pool for margin in self.overlap_margins for pool in self.pooling):
+            raise ValueError(
+                f"overlap_margins must be multiples of the {self.pooling} patches that a token pools; "
+                f"got {self.overlap_margins}"
+            )
 
     @property
-    def crop_size(self) -> int:
-        return int(self.base_image_input_size[0])
+    def crop_size(self) -> tuple[int, int]:
+        """Pixels (height, width) of a crop."""
+        height, width = self.base_image_input_size
+        return int(height), int(width)
+
+    @property
+    def pooling(self) -> tuple[int, int]:
+        """Patches (down, across) that are pooled into one token."""
+        rows, cols = (side // self.image_patch_size for side in self.crop_size)
+        return -(-rows // self.image_token_length_h), -(-cols // self.image_token_length_w)
 
     @property
     def margin_size(self) -> int:
@@ -108,9 +118,10 @@ class MolmoImageProcessor(ImageProcessingMixin):
         return int(self.image_patch_size * sum(self.overlap_margins))
 
     @property
-    def window_size(self) -> int:
-        """Pixels from one crop to the next."""
-        return self.crop_size - self.margin_size
+    def window_size(self) -> tuple[int, int]:
+        """Pixels (down, across) from one crop to the next."""
+        height, width = self.crop_size
+        return height - self.margin_size, width - self.margin_size
 
     def process(self, image: Image.Image | np.ndarray, marks: ImageMarks) -> ProcessedImage:
         """Crops, masks, tokens and positions of one picture (PIL, or HxWx3 uint8 RGB)."""
@@ -119,17 +130,14 @@ class MolmoImageProcessor(ImageProcessingMixin):
         tiling = select_tiling(
             height - self.margin_size, width - self.margin_size, self.window_size, self.max_crops
         )
-        canvas_size = (
-            tiling[0] * self.window_size + self.margin_size,
-            tiling[1] * self.window_size + self.margin_size,
-        )
+        down, across = self.window_size
+        canvas_size = (tiling[0] * down + self.margin_size, tiling[1] * across + self.margin_size)
         canvas, mask = self._resize_and_pad(pixels_HW3, canvas_size)
-        whole, _ = self._resize_and_pad(pixels_HW3, (self.crop_size, self.crop_size))
-        starts = [
-            (r * self.window_size, c * self.window_size) for r in range(tiling[0]) for c in range(tiling[1])
-        ]
-        crops = [whole, *(canvas[y : y + self.crop_size, x : x + self.crop_size] for y, x in starts)]
-        masks = [mask[y : y + self.crop_size, x : x + self.crop_size] for y, x in starts]
+        whole, _ = self._resize_and_pad(pixels_HW3, self.crop_size)
+        rows, cols = self.crop_size
+        starts = [(r * down, c * across) for r in range(tiling[0]) for c in range(tiling[1])]
+        crops = [whole, *(canvas[y : y + rows, x : x + cols] for y, x in starts)]
+        masks = [mask[y : y + rows, x : x + cols] for y, x in starts]
         tokens, positions = self._layout(tiling, marks)
         return ProcessedImage(
             tokens=tokens,
@@ -178,8 +186,10 @@ class MolmoImageProcessor(ImageProcessingMixin):
     def _layout(self, tiling: tuple[int, int], marks: ImageMarks) -> tuple[np.ndarray, np.ndarray]:
         """The prompt's image tokens, and where each pooled feature of each crop goes in them."""
         order = self._reading_order(tiling)
-        window = self.window_size // self.image_patch_size
-        rows, cols = ((n * window + sum(self.overlap_margins) + 1) // 2 for n in tiling)
+        rows, cols = (
+            -(-(count * (window // self.image_patch_size) + sum(self.overlap_margins)) // pool)
+            for count, window, pool in zip(tiling, self.window_size, self.pooling, strict=True)
+        )
         tokens = np.concatenate(
             [
                 _framed(self.image_token_length_h, self.image_token_length_w, marks),
@@ -195,8 +205,8 @@ class MolmoImageProcessor(ImageProcessingMixin):
         High-resolution features are numbered across crops, row by row of the whole picture, not crop by crop.
         """
         height, width = self.image_token_length_h, self.image_token_length_w
-        kept_rows = [self._kept(r, tiling[0], height) for r in range(tiling[0])]
-        kept_cols = [self._kept(c, tiling[1], width) for c in range(tiling[1])]
+        kept_rows = [self._kept(r, tiling, axis=0) for r in range(tiling[0])]
+        kept_cols = [self._kept(c, tiling, axis=1) for c in range(tiling[1])]
         kept = np.zeros((tiling[0], tiling[1], height, width), bool)
         for r, rows in enumerate(kept_rows):
             for c, cols in enumerate(kept_cols):
@@ -206,13 +216,14 @@ class MolmoImageProcessor(ImageProcessingMixin):
         high = rearrange(numbers, "(r h c w) -> (r c) (h w)", r=tiling[0], c=tiling[1], h=height)
         return np.concatenate([np.arange(height * width)[None], high])
 
-    def _kept(self, index: int, count: int, length: int) -> slice:
-        """Pooled rows (or columns) of crop `index` of `count` that do not lie in an inner margin."""
+    def _kept(self, index: int, tiling: tuple[int, int], axis: int) -> slice:
+        """Pooled rows (axis 0) or columns (1) of crop `index` along it that do not lie in an inner margin."""
         before, after = self.overlap_margins
-        patches = self.crop_size // self.image_patch_size
-        patches -= (before if index > 0 else 0) + (after if index < count - 1 else 0)
-        start = before // 2 if index > 0 else 0
-        return slice(start, min(start + (patches + 1) // 2, length))
+        pool, length = self.pooling[axis], (self.image_token_length_h, self.image_token_length_w)[axis]
+        patches = self.crop_size[axis] // self.image_patch_size
+        patches -= (before if index > 0 else 0) + (after if index < tiling[axis] - 1 else 0)
+        start = before // pool if index > 0 else 0
+        return slice(start, min(start + -(-patches // pool), length))
 
 
 def rgb_array(image: Image.Image | np.ndarray) -> np.ndarray:
@@ -228,7 +239,7 @@ def rgb_array(image: Image.Image | np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple[int, int]:
+def select_tiling(height: int, width: int, window: tuple[int, int], max_crops: int) -> tuple[int, int]:
     """(rows, columns) of windows that a picture (less the margin) needs the least scaling for.
 
     When every tiling would shrink the picture, the one that shrinks least; else the one that enlarges least.
@@ -238,7 +249,8 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
         key=lambda rc: (rc[0] * rc[1], rc[0]),
     )
     with np.errstate(divide="ignore"):
-        sides = np.asarray(tilings, np.float32) * np.float32(window) / np.asarray([height, width], np.float32)
+        sides = np.asarray(tilings, np.float32) * np.asarray(window, np.float32)
+        sides /= np.asarray([height, width], np.float32)
     scale = sides.min(axis=1)
     best = np.argmax(scale) if (scale < 1).all() else np.argmin(np.where(scale < 1, np.float32(1e10), scale))
     return tilings[int(best)]

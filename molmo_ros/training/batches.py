@@ -30,6 +30,16 @@ DECISION_WEIGHT, DIGIT_WEIGHT, DECIMAL_WEIGHT = 5.0, 3.0, 0.3
 #: Longer answers would make every sequence of the batch longer.
 MOST_POINTS = 2
 
+#: Most batches end here: after the first point come words that the model knows soon, and cost as much.
+SHORT_ANSWER_TOKENS, SHORT_SHARE = 15, 0.75
+
+#: Weights of the gaze lesson: before the first token of the answer, at digits of x, and at digits of y, which
+#: nearly follow from x.
+GAZE_DECISION, GAZE_X, GAZE_Y = 3.0, 1.0, 0.4
+
+#: In `Batch.look_at`: nothing to look at here, or a thing that is not in the picture.
+ANYWHERE, NOWHERE = -1, -2
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -38,7 +48,9 @@ class Batch:
     `images` [B, P, X] one crop each, `image_masks` [B, C, P]; `prefix_ids` [B, S] the picture's part of the
     prompt with `image_input_idx` [B, C, T]; `question_ids` [R, L] questions and answers, padded behind;
     `labels` [R, L] the token to come where it belongs to the answer, else -100; `weights` [R, L];
-    `look_at` [R, L] number of the image token that holds the point whose coordinate comes next, else -1.
+    `look_at` [R, L] number of the image token that holds the point to be spoken of next, `NOWHERE` before "There
+    are none", else `ANYWHERE`; `gaze_weights` [R, L]; `asked_kind`, `asked_colour` [R] what the words name, from 1,
+    0 = left open.
     """
 
     images: Tensor
@@ -49,6 +61,9 @@ class Batch:
     labels: Tensor
     weights: Tensor
     look_at: Tensor
+    gaze_weights: Tensor
+    asked_kind: Tensor
+    asked_colour: Tensor
     truth: DenseTruth
 
 
@@ -88,7 +103,7 @@ class QuestionBatches(IterableDataset[Batch]):
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
-        rows = self._rows(step)
+        rows = self.rows(step)
         flips = rng.random(len(rows)) < 0.5
         packs: list[tuple[Question, list[int]]] = []
         for row, flip in zip(rows, flips, strict=True):
@@ -99,54 +114,63 @@ class QuestionBatches(IterableDataset[Batch]):
                 question = draw_question(things, rng)
                 packs.append((question, [self._token_of(things[i]) for i in question.targets]))
         return Batch(
-            images=self._images(rows, flips, rng),
+            images=self.images(rows, flips, rng),
             image_masks=self.image_masks.expand(len(rows), -1, -1),
             image_input_idx=self.image_input_idx.expand(len(rows), -1, -1),
             prefix_ids=self.prefix.expand(len(rows), -1),
             truth=self._dense_truth(rows, flips),
-            **self._text(packs),
+            **self._text(packs, short=rng.random() < SHORT_SHARE),
         )
 
-    def _rows(self, step: int) -> np.ndarray:
+    def rows(self, step: int) -> np.ndarray:
         """Every picture once an epoch, in an order of the epoch's own."""
         per_epoch = len(self.shard.pictures) // self.pictures
         epoch, index = divmod(step, per_epoch)
         order = np.random.default_rng((self.seed, 77, epoch)).permutation(len(self.shard.pictures))
         return order[index * self.pictures : (index + 1) * self.pictures]
 
-    def _images(self, rows: np.ndarray, flips: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def images(self, rows: np.ndarray, flips: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Normalised patches, with a little light and colour change on top of the simulator's own."""
         pictures = self.shard.pictures[rows].astype(np.float32) / 255.0
         pictures[flips] = pictures[flips][:, :, ::-1]
         gain = rng.normal(1.0, 0.06, (len(rows), 1, 1, 1)) * rng.normal(1.0, 0.025, (len(rows), 1, 1, 3))
         bias = rng.normal(0.0, 0.02, (len(rows), 1, 1, 1))
         pictures = np.clip(pictures * gain.astype(np.float32) + bias.astype(np.float32), 0.0, 1.0)
-        n, p = self.grid.patches, self.grid.patch_size
-        canvas = np.zeros((len(rows), n * p, n * p, 3), np.float32)
+        (down, across), p = self.grid.patches, self.grid.patch_size
+        canvas = np.zeros((len(rows), *self.grid.crop_size, 3), np.float32)
         top, left = self.grid.offset
         canvas[:, top : top + self.grid.size[0], left : left + self.grid.size[1]] = pictures
         pixels = (torch.from_numpy(canvas) - self.mean) / self.std
-        patches = pixels.reshape(len(rows), n, p, n, p, 3).permute(0, 1, 3, 2, 4, 5)
-        return patches.reshape(len(rows), n * n, p * p * 3)
+        patches = pixels.reshape(len(rows), down, p, across, p, 3).permute(0, 1, 3, 2, 4, 5)
+        return patches.reshape(len(rows), down * across, p * p * 3)
+
+    def covering_things(self, rows: np.ndarray, flips: np.ndarray) -> np.ndarray:
+        """[B, P] the thing (1..8) that covers each patch of these pictures, 0 = none."""
+        things = self.shard.patch_things[rows].reshape(len(rows), *self.grid.patches).astype(np.int64)
+        things[flips] = things[flips][:, :, ::-1]
+        return things.reshape(len(rows), -1)
 
     def _token_of(self, thing: Thing) -> int:
         """Number of the image token that holds the thing's point, row by row in a crop."""
         right, down = self._place(thing.x, thing.y)
-        return int(down) * (self.grid.patches // 2) + int(right)
+        return int(down) * self.grid.tokens[1] + int(right)
 
     def _place(self, x: float, y: float) -> tuple[float, float]:
         """A point in percent, as (right, down) in image tokens of the crop."""
-        cell, most = 2 * self.grid.patch_size, self.grid.patches // 2 - 1e-3
-        right = (x / 100 * self.grid.size[1] + self.grid.offset[1]) / cell
-        down = (y / 100 * self.grid.size[0] + self.grid.offset[0]) / cell
-        return min(max(right, 0.0), most), min(max(down, 0.0), most)
+        (rows, cols), (tall, wide), p = self.grid.tokens, self.grid.pooling, self.grid.patch_size
+        right = (x / 100 * self.grid.size[1] + self.grid.offset[1]) / (wide * p)
+        down = (y / 100 * self.grid.size[0] + self.grid.offset[0]) / (tall * p)
+        return min(max(right, 0.0), cols - 1e-3), min(max(down, 0.0), rows - 1e-3)
 
-    def _text(self, packs: list[tuple[Question, list[int]]]) -> dict[str, Tensor]:
+    def _text(self, packs: list[tuple[Question, list[int]]], short: bool) -> dict[str, Tensor]:
         rows = [self._encode(question) for question, _ in packs]
+        if short:
+            rows = [(question, answer[:SHORT_ANSWER_TOKENS]) for question, answer in rows]
         length = max(len(question) + len(answer) for question, answer in rows)
         question_ids = np.full((len(rows), length), self.processor.eos_token_id, np.int64)
         labels = np.full((len(rows), length), -100, np.int64)
-        look_at = np.full((len(rows), length), -1, np.int64)
+        look_at = np.full((len(rows), length), ANYWHERE, np.int64)
+        gaze_weights = np.zeros((len(rows), length), np.float32)
         for row, ((question, answer), (_, tokens)) in enumerate(zip(rows, packs, strict=True)):
             end = len(question) + len(answer)
             question_ids[row, :end] = question + answer
@@ -158,6 +182,9 @@ class QuestionBatches(IterableDataset[Batch]):
             of_number = np.repeat(np.asarray(tokens, np.int64), 2)
             for place in np.flatnonzero(spoken):
                 look_at[row, len(question) - 1 + place] = of_number[numbers[place]]
+                gaze_weights[row, len(question) - 1 + place] = GAZE_Y if numbers[place] % 2 else GAZE_X
+            look_at[row, len(question) - 1] = tokens[0] if tokens else NOWHERE
+            gaze_weights[row, len(question) - 1] = GAZE_DECISION
         weights = np.where(np.isin(labels, list(self.digits)), DIGIT_WEIGHT, 1.0)
         weights[(question_ids == self.point_id) & (labels >= 0)] = DECIMAL_WEIGHT
         weights[np.arange(len(rows)), [len(question) - 1 for question, _ in rows]] = DECISION_WEIGHT
@@ -167,6 +194,11 @@ class QuestionBatches(IterableDataset[Batch]):
             "labels": torch.from_numpy(labels),
             "weights": torch.from_numpy(weights.astype(np.float32)),
             "look_at": torch.from_numpy(look_at),
+            "gaze_weights": torch.from_numpy(gaze_weights),
+            "asked_kind": torch.tensor([KINDS.index(q.kind) + 1 if q.kind else 0 for q, _ in packs]),
+            "asked_colour": torch.tensor(
+                [COLOUR_NAMES.index(q.colour) + 1 if q.colour else 0 for q, _ in packs]
+            ),
         }
 
     def _encode(self, question: Question) -> tuple[list[int], list[int]]:
@@ -178,14 +210,11 @@ class QuestionBatches(IterableDataset[Batch]):
         return self.encoded[question.text], [*ids(question.answer), self.processor.eos_token_id]
 
     def _dense_truth(self, rows: np.ndarray, flips: np.ndarray) -> DenseTruth:
-        n = self.grid.patches
-        things = self.shard.patch_things[rows].reshape(len(rows), n, n).astype(np.int64)
-        things[flips] = things[flips][:, :, ::-1]
-        things = things.reshape(len(rows), n * n)
+        things = self.covering_things(rows, flips)
         kinds = np.pad(self.shard.kinds[rows].astype(np.int64), ((0, 0), (1, 0)))
         colours = np.pad(self.shard.colours[rows].astype(np.int64), ((0, 0), (1, 0)))
         batch = np.arange(len(rows))[:, None]
-        token_kind = np.zeros((len(rows), n // 2, n // 2), np.int64)
+        token_kind = np.zeros((len(rows), *self.grid.tokens), np.int64)
         token_colour = np.zeros_like(token_kind)
         offset = np.zeros((*token_kind.shape, 2), np.float32)
         percent = np.zeros_like(offset)
@@ -199,14 +228,13 @@ class QuestionBatches(IterableDataset[Batch]):
                 token_colour[b, i, j] = self.shard.colours[row, slot]
                 offset[b, i, j] = right - j, down - i
                 percent[b, i, j] = x, y
-        tokens = (n // 2) ** 2
         return DenseTruth(
             patch_kind=torch.from_numpy(kinds[batch, things]),
             patch_colour=torch.from_numpy(colours[batch, things]),
-            token_kind=torch.from_numpy(token_kind.reshape(-1, tokens)),
-            token_colour=torch.from_numpy(token_colour.reshape(-1, tokens)),
-            token_offset=torch.from_numpy(offset.reshape(-1, tokens, 2)),
-            token_percent=torch.from_numpy(percent.reshape(-1, tokens, 2)),
+            token_kind=torch.from_numpy(token_kind.reshape(len(rows), -1)),
+            token_colour=torch.from_numpy(token_colour.reshape(len(rows), -1)),
+            token_offset=torch.from_numpy(offset.reshape(len(rows), -1, 2)),
+            token_percent=torch.from_numpy(percent.reshape(len(rows), -1, 2)),
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,12 +54,17 @@ class Thing:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its true answer; `targets` are indices of the things asked about in the answer's order."""
+    """A question with its true answer; `targets` are indices of the things asked about in the answer's order.
+
+    `colour`, `kind`: what the words name, None where they leave it open.
+    """
 
     text: str
     answer: str
     label: str
     targets: tuple[int, ...]
+    colour: str | None
+    kind: str | None
 
 
 def plural(kind: str) -> str:
@@ -83,15 +89,16 @@ def ask_about(things: Sequence[Thing], index: int, rng: np.random.Generator) -> 
     """A question naming one thing by colour and kind; all things of the same words are its targets."""
     label = things[index].label
     targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.label == label])
-    return _question(_draw(TEMPLATES, rng), label, things, targets)
+    words = _Words(label, things[index].colour, things[index].kind)
+    return _question(_draw(TEMPLATES, rng), words, things, targets)
 
 
 def ask_by_kind(things: Sequence[Thing], kind: str, rng: np.random.Generator) -> Question:
     """A question naming only the kind, in the singular or plural as the picture has it."""
     targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.kind == kind])
     if len(targets) > 1:
-        return _question(_draw(PLURAL_TEMPLATES, rng), plural(kind), things, targets)
-    return _question(_draw(TEMPLATES, rng), kind, things, targets)
+        return _question(_draw(PLURAL_TEMPLATES, rng), _Words(plural(kind), None, kind), things, targets)
+    return _question(_draw(TEMPLATES, rng), _Words(kind, None, kind), things, targets)
 
 
 def ask_by_colour(things: Sequence[Thing], colour: str, rng: np.random.Generator) -> Question:
@@ -99,8 +106,9 @@ def ask_by_colour(things: Sequence[Thing], colour: str, rng: np.random.Generator
     targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.colour == colour])
     word = str(rng.choice(["thing", "object"]))
     if len(targets) > 1:
-        return _question(_draw(PLURAL_TEMPLATES, rng), f"{colour} {plural(word)}", things, targets)
-    return _question(_draw(TEMPLATES, rng), f"{colour} {word}", things, targets)
+        words = _Words(f"{colour} {plural(word)}", colour, None)
+        return _question(_draw(PLURAL_TEMPLATES, rng), words, things, targets)
+    return _question(_draw(TEMPLATES, rng), _Words(f"{colour} {word}", colour, None), things, targets)
 
 
 def ask_absent(
@@ -108,21 +116,28 @@ def ask_absent(
 ) -> Question:
     """A question for something that is not there; mostly a near miss: a kind or a colour that is there."""
     present = {thing.label for thing in things}
-    near = [f"{c} {t.kind}" for t in things for c in colours] + [
-        f"{t.colour} {k}" for t in things for k in kinds
-    ]
-    far = [f"{c} {k}" for c in colours for k in kinds]
-    candidates = [label for label in (near if rng.random() < 0.7 else far) if label not in present]
-    return _question(_draw(TEMPLATES, rng), str(rng.choice(candidates)), things, ())
+    near = [(c, t.kind) for t in things for c in colours] + [(t.colour, k) for t in things for k in kinds]
+    far = [(c, k) for c in colours for k in kinds]
+    candidates = [(c, k) for c, k in (near if rng.random() < 0.7 else far) if f"{c} {k}" not in present]
+    colour, kind = candidates[int(rng.integers(len(candidates)))]
+    return _question(_draw(TEMPLATES, rng), _Words(f"{colour} {kind}", colour, kind), things, ())
 
 
 def _in_answer_order(things: Sequence[Thing], indices: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(indices, key=lambda i: (round(things[i].x, 1), round(things[i].y, 1))))
 
 
-def _question(template: str, label: str, things: Sequence[Thing], targets: tuple[int, ...]) -> Question:
-    answer = points_answer([(things[i].x, things[i].y) for i in targets], label)
-    return Question(text=template.format(label=label), answer=answer, label=label, targets=targets)
+class _Words(NamedTuple):
+    label: str
+    colour: str | None
+    kind: str | None
+
+
+def _question(template: str, words: _Words, things: Sequence[Thing], targets: tuple[int, ...]) -> Question:
+    answer = points_answer([(things[i].x, things[i].y) for i in targets], words.label)
+    return Question(
+        template.format(label=words.label), answer, words.label, targets, words.colour, words.kind
+    )
 
 
 def _draw(templates: Sequence[str], rng: np.random.Generator) -> str:

@@ -35,26 +35,35 @@ LEAST_VISIBLE_SHARE = 20 / (320 * 240)
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a picture of `size` (height, width) lies in the model's square crop, and the crop's patches."""
+    """Where a picture of `size` lies in the model's crop, and how that is cut into patches and tokens.
+
+    `size`, `crop_size` (height, width) pixels; `patch_size` pixels; `pooling` (down, across) patches a token.
+    """
 
     size: tuple[int, int]
-    crop_size: int
+    crop_size: tuple[int, int]
     patch_size: int
+    pooling: tuple[int, int]
 
     @classmethod
     def of(cls, processor: MolmoImageProcessor, picture_size: tuple[int, int]) -> Grid:
-        fitted = fitted_size(picture_size, (processor.crop_size, processor.crop_size))
-        return cls(fitted, processor.crop_size, processor.image_patch_size)
+        fitted = fitted_size(picture_size, processor.crop_size)
+        return cls(fitted, processor.crop_size, processor.image_patch_size, processor.pooling)
 
     @property
     def offset(self) -> tuple[int, int]:
         """Pixels above and left of the picture in the crop."""
-        return (self.crop_size - self.size[0]) // 2, (self.crop_size - self.size[1]) // 2
+        return (self.crop_size[0] - self.size[0]) // 2, (self.crop_size[1] - self.size[1]) // 2
 
     @property
-    def patches(self) -> int:
-        """Patches per side of the crop."""
-        return self.crop_size // self.patch_size
+    def patches(self) -> tuple[int, int]:
+        """Rows and columns of patches in the crop."""
+        return self.crop_size[0] // self.patch_size, self.crop_size[1] // self.patch_size
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Rows and columns of image tokens in the crop."""
+        return self.patches[0] // self.pooling[0], self.patches[1] // self.pooling[1]
 
 
 @dataclass(frozen=True)
@@ -99,12 +108,12 @@ def aim_point(mask_HW: np.ndarray) -> tuple[float, float]:
 
 def covering_thing(ids_HW: np.ndarray, grid: Grid, least_share: float = 0.2) -> np.ndarray:
     """[P] the thing that fills most of each patch, 0 where none fills `least_share` of it."""
-    canvas = np.zeros((grid.crop_size, grid.crop_size), np.uint8)
+    canvas = np.zeros(grid.crop_size, np.uint8)
     resized = cv2.resize(ids_HW.astype(np.uint8), grid.size[::-1], interpolation=cv2.INTER_NEAREST)
     top, left = grid.offset
     canvas[top : top + grid.size[0], left : left + grid.size[1]] = resized
-    p, n = grid.patch_size, grid.patches
-    cells = canvas[: n * p, : n * p].reshape(n, p, n, p).transpose(0, 2, 1, 3).reshape(n * n, p * p)
+    p, (rows, cols) = grid.patch_size, grid.patches
+    cells = canvas.reshape(rows, p, cols, p).transpose(0, 2, 1, 3).reshape(rows * cols, p * p)
     counts = np.stack([(cells == thing).sum(axis=1) for thing in range(1, MOST_THINGS + 1)], axis=1)
     best = counts.argmax(axis=1)
     return np.where(counts.max(axis=1) >= least_share * p * p, best + 1, 0).astype(np.uint8)
@@ -134,13 +143,13 @@ def draw_shard(order: ShardOrder) -> Path:
     tabletop = TabletopScene(order.render_size, SceneRecipe(objects=order.objects, allow_twins=True))
     width, height = order.render_size
     least_pixels = int(LEAST_VISIBLE_SHARE * width * height)
-    n, patches = order.count, order.grid.patches**2
+    n, (rows, cols) = order.count, order.grid.patches
     shard = Shard(
         pictures=np.zeros((n, *order.grid.size, 3), np.uint8),
         kinds=np.zeros((n, MOST_THINGS), np.uint8),
         colours=np.zeros((n, MOST_THINGS), np.uint8),
         points=np.zeros((n, MOST_THINGS, 2), np.float32),
-        patch_things=np.zeros((n, patches), np.uint8),
+        patch_things=np.zeros((n, rows * cols), np.uint8),
         seeds=np.arange(order.first_seed, order.first_seed + n),
     )
     for row, seed in enumerate(shard.seeds):

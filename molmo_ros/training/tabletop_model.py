@@ -19,6 +19,7 @@ from transformers import Qwen2Config
 
 from molmo_ros.molmo import MolmoConfig, MolmoForConditionalGeneration, MolmoImageProcessor, MolmoVisionConfig
 from molmo_ros.molmo.modeling import MolmoQwen2Model
+from molmo_ros.molmo.vision import VisionTransformer
 
 #: Bins per axis and image token for the offset of a thing's point.
 OFFSET_BINS = 8
@@ -36,7 +37,7 @@ def build_model(sizes: dict[str, Any]) -> MolmoForConditionalGeneration:
         tie_word_embeddings=False,
         **sizes["text"],
     )
-    vision = MolmoVisionConfig(image_size=[sizes["crop_size"]] * 2, **sizes["vision"])
+    vision = MolmoVisionConfig(image_size=sizes["crop_size"], **sizes["vision"])
     config = MolmoConfig(text_config=text, vision_config=vision, embedding_size=sizes["embedding_size"])
     model = MolmoForConditionalGeneration(config)
     vit = model.model.vision_backbone.image_vit
@@ -48,14 +49,38 @@ def build_model(sizes: dict[str, Any]) -> MolmoForConditionalGeneration:
 
 def build_image_processor(sizes: dict[str, Any]) -> MolmoImageProcessor:
     """Preprocessing settings that go with `build_model`: the whole picture in one crop, no tiling."""
-    patches = sizes["crop_size"] // 14
-    return MolmoImageProcessor(
-        base_image_input_size=[sizes["crop_size"]] * 2,
-        image_token_length_h=patches // 2,
-        image_token_length_w=patches // 2,
-        max_crops=1,
-        overlap_margins=[2, 2],
+    vision = sizes["vision"]
+    rows, cols = (
+        side // (vision["patch_size"] * pool)
+        for side, pool in zip(sizes["crop_size"], vision["pooling_size"], strict=True)
     )
+    return MolmoImageProcessor(
+        base_image_input_size=sizes["crop_size"],
+        image_patch_size=vision["patch_size"],
+        image_token_length_h=rows,
+        image_token_length_w=cols,
+        max_crops=1,
+        overlap_margins=[0, 0],
+    )
+
+
+def whiten_patches(vit: VisionTransformer, patches_NX: Tensor) -> None:
+    """Start the patch embedding with the principal components of these patches, scaled to equal variance.
+
+    Most of a patch's variance is its mean colour; the fine differences that make shapes are tiny, and from a
+    random start they are learnt last. Scaled to the same size, shapes are learnt several times sooner.
+    """
+    size = len(vit.patch_embedding.weight)
+    patches = patches_NX.double()
+    mean = patches.mean(dim=0)
+    variances, directions = torch.linalg.eigh(torch.cov((patches - mean).T))
+    variances, directions = variances.flip(0)[:size], directions.flip(1)[:, :size]
+    # Without a floor the last components would be mostly noise.
+    floor = variances[min(60, len(variances) - 1)]
+    weight = (directions / (variances + floor).sqrt()).T.float()
+    with torch.no_grad():
+        vit.patch_embedding.weight[: len(weight)].copy_(weight)
+        vit.positional_embedding[1:, : len(weight)] -= weight @ mean.float()
 
 
 def sine_cosine_positions(rows: int, cols: int, size: int) -> Tensor:
@@ -95,13 +120,11 @@ class DenseLessons(nn.Module):
         self.token_sizes = [num_kinds + 1, num_colours + 1, OFFSET_BINS, OFFSET_BINS, 10, 10, 10, 10]
         self.patch_head = nn.Linear(feature_size, sum(self.patch_sizes))
         self.token_head = nn.Linear(text_size, sum(self.token_sizes))
+        self.asked_head = nn.Linear(text_size, sum(self.patch_sizes))
 
     def forward(self, features_BPF: Tensor, tokens_BTD: Tensor, truth: DenseTruth) -> tuple[Tensor, Tensor]:
         """Mean cross-entropies of the patches and of the image tokens."""
-        kind, colour = self.patch_head(features_BPF).split(self.patch_sizes, dim=-1)
-        patch_loss = _rare_cross_entropy(kind, truth.patch_kind) + _rare_cross_entropy(
-            colour, truth.patch_colour
-        )
+        patch_loss = self.patches(features_BPF, truth.patch_kind, truth.patch_colour)
         kind, colour, *places = self.token_head(tokens_BTD).split(self.token_sizes, dim=-1)
         token_loss = _rare_cross_entropy(kind, truth.token_kind) + _rare_cross_entropy(
             colour, truth.token_colour
@@ -114,6 +137,16 @@ class DenseLessons(nn.Module):
             token_loss = token_loss + 0.5 * F.cross_entropy(logits[there], answer)
         return patch_loss, token_loss
 
+    def patches(self, features_NPF: Tensor, kind_NP: Tensor, colour_NP: Tensor) -> Tensor:
+        """Mean cross-entropy of telling what covers each patch."""
+        kind, colour = self.patch_head(features_NPF).split(self.patch_sizes, dim=-1)
+        return _rare_cross_entropy(kind, kind_NP) + _rare_cross_entropy(colour, colour_NP)
+
+    def asked(self, hidden_RD: Tensor, kind_R: Tensor, colour_R: Tensor) -> Tensor:
+        """Mean cross-entropy of telling, before the answer begins, which kind and colour the words name."""
+        kind, colour = self.asked_head(hidden_RD).split(self.patch_sizes, dim=-1)
+        return F.cross_entropy(kind, kind_R) + F.cross_entropy(colour, colour_R)
+
 
 def gaze_loss(
     language_model: MolmoQwen2Model,
@@ -121,8 +154,9 @@ def gaze_loss(
     layer_input_RLD: Tensor,
     image_input_idx_BCT: Tensor,
     look_at_RL: Tensor,
+    weights_RL: Tensor,
 ) -> Tensor:
-    """How little the first head of layer `GAZE_LAYER` looks at the thing whose coordinates are being spoken.
+    """How little the first head of layer `GAZE_LAYER` looks at the thing that is being spoken of.
 
     Copying a coordinate is easy once some head looks at the right image token, but finding that out from the
     spoken digits alone takes very long. So one head is told where to look.
@@ -131,10 +165,12 @@ def gaze_loss(
         language_model: whose attention it is.
         layer_input_BSD, layer_input_RLD: what went into that layer for the pictures and for the questions.
         image_input_idx_BCT: places of the image tokens in the pictures' part of the prompt.
-        look_at_RL: number of the image token (0..T-1) to look at, -1 where it does not matter.
+        look_at_RL: number of the image token (0..T-1) to look at; -2 = a thing that is not in the picture,
+            for which the head is to look at the very first token; -1 = it does not matter.
+        weights_RL: how much each position counts.
 
     Returns:
-        Mean negative log share of the attention on that token, in whichever crop.
+        Weighted mean negative log share of the attention on that token, in whichever crop.
     """
     layer = language_model.layers[GAZE_LAYER]
     size = layer.self_attn.head_dim
@@ -150,15 +186,18 @@ def gaze_loss(
         return projected * cos + torch.cat([-right, left], dim=-1) * sin
 
     attention = layer.self_attn
-    row, place = torch.nonzero(look_at_RL >= 0, as_tuple=True)
+    row, place = torch.nonzero(look_at_RL != -1, as_tuple=True)
     query_NH = head(attention.q_proj, own, first)[row, place] * size**-0.5
     picture = row // questions
     to_prefix = torch.einsum("nh,nsh->ns", query_NH, head(attention.k_proj, prefix, 0)[picture])
     to_own = torch.einsum("nh,nlh->nl", query_NH, head(attention.k_proj, own, first)[row])
     later = torch.arange(own.shape[1])[None] > place[:, None]
     share = torch.cat([to_prefix, to_own.masked_fill(later, -torch.inf)], dim=1).log_softmax(dim=1)
-    targets_NC = image_input_idx_BCT[picture, :, look_at_RL[row, place]]
-    return -share.gather(1, targets_NC).logsumexp(dim=1).mean()
+    token = look_at_RL[row, place]
+    targets_NC = image_input_idx_BCT[picture, :, token.clamp(min=0)]
+    on_thing = share.gather(1, targets_NC).logsumexp(dim=1)
+    weight = weights_RL[row, place]
+    return -(torch.where(token < 0, share[:, 0], on_thing) * weight).sum() / weight.sum()
 
 
 def _rare_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:

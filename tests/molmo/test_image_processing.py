@@ -51,7 +51,7 @@ def test_tilings_and_sizes_are_the_reference_ones() -> None:
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
     assert len(rows) == 1500
     for row in rows:
-        tiling = select_tiling(row["height"] - 112, row["width"] - 112, 224, row["max_crops"])
+        tiling = select_tiling(row["height"] - 112, row["width"] - 112, (224, 224), row["max_crops"])
         assert tiling == (row["tiling_rows"], row["tiling_cols"]), row
         canvas = (tiling[0] * 224 + 112, tiling[1] * 224 + 112)
         assert fitted_size((row["height"], row["width"]), canvas) == (row["scaled_h"], row["scaled_w"]), row
@@ -59,7 +59,7 @@ def test_tilings_and_sizes_are_the_reference_ones() -> None:
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 14))
 def test_a_tiling_never_has_more_crops_than_allowed(height: int, width: int, max_crops: int) -> None:
-    rows, cols = select_tiling(height - 112, width - 112, 224, max_crops)
+    rows, cols = select_tiling(height - 112, width - 112, (224, 224), max_crops)
     assert 1 <= rows * cols <= max_crops
 
 

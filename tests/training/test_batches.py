@@ -15,7 +15,8 @@ from molmo_ros.molmo import MolmoProcessor
 from molmo_ros.pointing.grammar import spoken_points
 from molmo_ros.sim.colours import COLOUR_NAMES
 from molmo_ros.sim.objects import KINDS
-from molmo_ros.training.batches import Batch, QuestionBatches
+from molmo_ros.training.batches import ANYWHERE, NOWHERE, SHORT_ANSWER_TOKENS, Batch, QuestionBatches
+from molmo_ros.training.close_ups import WINDOW, CloseUps, window_features
 from molmo_ros.training.questions import every_wording
 from molmo_ros.training.scenes import MOST_THINGS, Grid, Shard, aim_point, covering_thing
 from molmo_ros.training.tabletop_model import build_image_processor, gaze_loss
@@ -37,28 +38,33 @@ def processor() -> MolmoProcessor:
 def shard(pictures: int = 4) -> Shard:
     """Noise with three things in it; nothing is rendered."""
     rng = np.random.default_rng(0)
+    (height, width), (rows, cols) = grid().size, grid().patches
     kinds = np.zeros((pictures, MOST_THINGS), np.uint8)
     colours = np.zeros_like(kinds)
     kinds[:, :3], colours[:, :3] = (1, 2, 3), (1, 2, 4)
     return Shard(
-        pictures=rng.integers(0, 255, (pictures, 168, 224, 3), np.uint8),
+        pictures=rng.integers(0, 255, (pictures, height, width, 3), np.uint8),
         kinds=kinds,
         colours=colours,
         points=rng.uniform(5, 95, (pictures, MOST_THINGS, 2)).astype(np.float32),
-        patch_things=rng.integers(0, 4, (pictures, 256), np.uint8),
+        patch_things=rng.integers(0, 4, (pictures, rows * cols), np.uint8),
         seeds=np.arange(pictures),
     )
 
 
 @cache
+def grid() -> Grid:
+    return Grid.of(processor().image_processor, (240, 320))
+
+
+@cache
 def batches() -> QuestionBatches:
-    grid = Grid.of(processor().image_processor, (240, 320))
-    return QuestionBatches(shard(), processor(), grid, seed=3, pictures=2, questions=3)
+    return QuestionBatches(shard(), processor(), grid(), seed=3, pictures=2, questions=3)
 
 
 @cache
 def trainer(run: str = "unused") -> Trainer:
-    config, schedule = read_config(CONFIG, steps=10)
+    config, schedule = read_config(CONFIG)
     return Trainer(config, schedule, Path(run))
 
 
@@ -92,15 +98,14 @@ def test_questions_behind_one_picture_give_the_logits_of_the_same_question_asked
 
 def test_training_pictures_are_prepared_as_the_processor_does() -> None:
     """Without the change of light: the crop of the training equals the processor's for the same pixels."""
-    grid = Grid.of(processor().image_processor, (240, 320))
     pixels = shard().pictures[0]
     theirs = processor()(images=Image.fromarray(pixels), text="x")["images"][0, 0]
-    p, n = grid.patch_size, grid.patches
-    canvas = np.zeros((n * p, n * p, 3), np.float32)
-    top, left = grid.offset
-    canvas[top : top + grid.size[0], left : left + grid.size[1]] = pixels / 255.0
+    p, (rows, cols) = grid().patch_size, grid().patches
+    canvas = np.zeros((*grid().crop_size, 3), np.float32)
+    top, left = grid().offset
+    canvas[top : top + grid().size[0], left : left + grid().size[1]] = pixels / 255.0
     ours = (torch.from_numpy(canvas) - batches().mean) / batches().std
-    ours = ours.reshape(n, p, n, p, 3).permute(0, 2, 1, 3, 4).reshape(n * n, -1)
+    ours = ours.reshape(rows, p, cols, p, 3).permute(0, 2, 1, 3, 4).reshape(rows * cols, -1)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
@@ -110,22 +115,27 @@ def test_labels_are_the_answer_one_step_ahead() -> None:
         said = batch.labels[row][batch.labels[row] >= 0]
         answer = processor().tokenizer.decode(said, skip_special_tokens=True)
         assert row_text(batch, row).endswith(answer)
-        assert int(said[-1]) == processor().eos_token_id
+        assert int(said[-1]) == processor().eos_token_id or len(said) == SHORT_ANSWER_TOKENS
         places = torch.nonzero(batch.labels[row] >= 0).flatten()[:-1]
         assert torch.equal(batch.question_ids[row][places + 1], batch.labels[row][places])
 
 
 def test_the_gaze_goes_to_the_token_that_holds_the_spoken_point() -> None:
-    side = 8
-    for step in range(4):
+    rows, cols = grid().tokens
+    for step in range(12):
         batch = batches().batch(step)
         for row in range(len(batch.question_ids)):
-            points = spoken_points(row_text(batch, row))
+            text = row_text(batch, row)
+            if "none" not in text and not text.endswith(">"):
+                continue  # a short answer
+            points = spoken_points(text)
             tokens = [int(t) for t in dict.fromkeys(batch.look_at[row].tolist()) if t >= 0]
+            if "none" in text:
+                assert set(batch.look_at[row].tolist()) == {ANYWHERE, NOWHERE}
             expected = []
             for point in points:
-                right, down = point.x / 100 * side, (28 + point.y / 100 * 168) / 28
-                expected.append(int(min(down, 7.999)) * side + int(min(right, 7.999)))
+                right, down = point.x / 100 * cols, point.y / 100 * rows
+                expected.append(int(min(down, rows - 1e-3)) * cols + int(min(right, cols - 1e-3)))
             assert tokens == list(dict.fromkeys(expected))
 
 
@@ -136,21 +146,63 @@ def test_the_gaze_loss_is_the_attention_of_the_models_own_head() -> None:
     language = net.model.language_model
     handle = language.layers[2].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     with torch.no_grad():
-        tokens = torch.randn(2, 2, 64, 192)
+        tokens = torch.randn(2, 2, grid().tokens[0] * grid().tokens[1], 192)
         trainer().text_logits(batch, tokens)
         handle.remove()
-        ours = gaze_loss(language, inputs[0], inputs[1], batch.image_input_idx, batch.look_at)
+        ours = gaze_loss(
+            language, inputs[0], inputs[1], batch.image_input_idx, batch.look_at, batch.gaze_weights
+        )
         net.set_attn_implementation("eager")
-        shares = []
-        for row, place in torch.nonzero(batch.look_at >= 0).tolist():
+        shares, weights = [], []
+        for row, place in torch.nonzero(batch.look_at != ANYWHERE).tolist():
             embeds = net.model.embed(batch.prefix_ids, tokens, batch.image_input_idx)[row // 3]
             words = net.model.wte(batch.question_ids[row])
             output = language(inputs_embeds=torch.cat([embeds, words])[None], output_attentions=True)
             looked = output.attentions[2][0, 0, len(embeds) + place]
-            targets = batch.image_input_idx[row // 3, :, batch.look_at[row, place]]
+            token = int(batch.look_at[row, place])
+            targets = [0] if token == NOWHERE else batch.image_input_idx[row // 3, :, token]
             shares.append(looked[targets].sum())
+            weights.append(batch.gaze_weights[row, place])
         net.set_attn_implementation("sdpa")
-    torch.testing.assert_close(ours, -torch.stack(shares).log().mean(), atol=1e-4, rtol=1e-4)
+    weight = torch.stack(weights)
+    expected = -(torch.stack(shares).log() * weight).sum() / weight.sum()
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_close_ups_are_cut_from_the_picture_at_their_places() -> None:
+    close_ups = CloseUps(batches()).batch(1)
+    whole = shard()
+    assert len(close_ups.patches) == 2 * 3
+    net = trainer().model.model.vision_backbone.image_vit
+    with torch.no_grad():
+        features = window_features(net, close_ups.patches, close_ups.places)
+    assert features.shape == (6, WINDOW**2, 2 * 128)
+    there = close_ups.kinds > 0
+    shown = set(zip(close_ups.kinds[there].tolist(), close_ups.colours[there].tolist(), strict=True))
+    assert shown == {(int(whole.kinds[0, i]), int(whole.colours[0, i])) for i in range(3)}
+
+
+def test_the_vit_sees_a_window_of_all_patches_as_it_sees_the_picture() -> None:
+    batch, net = batches().batch(1), trainer().model.model.vision_backbone.image_vit
+    places = torch.arange(batch.images.shape[1]).expand(len(batch.images), -1)
+    with torch.no_grad():
+        torch.testing.assert_close(window_features(net, batch.images, places), net(batch.images))
+
+
+def test_a_window_lies_around_its_thing() -> None:
+    points, (rows, cols) = shard().points, grid().patches
+    for step in range(4):
+        close_ups = CloseUps(batches()).batch(step)
+        for places in close_ups.places.tolist():
+            assert (
+                len({place // cols for place in places}) == len({place % cols for place in places}) == WINDOW
+            )
+            near = [
+                int(y / 100 * rows) * cols + column
+                for x, y in points[:, :3].reshape(-1, 2)
+                for column in (int(x / 100 * cols), int((100 - x) / 100 * cols))
+            ]
+            assert set(places) & set(near)
 
 
 def test_people_point_at_the_middle_or_at_the_near_side_of_a_ring() -> None:
@@ -166,16 +218,17 @@ def test_people_point_at_the_middle_or_at_the_near_side_of_a_ring() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_a_patch_belongs_to_the_thing_that_covers_it(share: float) -> None:
-    grid = Grid.of(processor().image_processor, (168, 224))
-    ids = np.zeros((168, 224), np.int32)
-    ids[:14, : int(14 * share)] = 3
-    covered = covering_thing(ids, grid).reshape(16, 16)
-    assert covered[2, 0] == (3 if share >= 0.2 else 0)
-    assert not covered.ravel()[np.arange(256) != 32].any()
+    ids = np.zeros(grid().size, np.int32)
+    p = grid().patch_size
+    ids[2 * p : 3 * p, p : p + int(p * share)] = 3
+    covered = covering_thing(ids, grid()).reshape(grid().patches)
+    assert covered[2, 1] == (3 if share >= 0.2 else 0)
+    covered[2, 1] = 0
+    assert not covered.any()
 
 
 def test_training_can_begin_with_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
-    config, schedule = read_config(CONFIG, steps=10)
+    config, schedule = read_config(CONFIG)
     first = Trainer(config, schedule, tmp_path)
     first.average = {name: value + 0.5 for name, value in first.average.items()}
     first.save(processor())
@@ -186,10 +239,9 @@ def test_training_can_begin_with_the_weights_of_a_checkpoint(tmp_path: Path) -> 
 
 
 def test_a_step_lowers_the_loss_and_a_saved_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    config, schedule = read_config(CONFIG, steps=10)
-    config["training"]["image_only_steps"] = 0
+    config, schedule = read_config(CONFIG)
     begun = Trainer(config, schedule, tmp_path)
-    begun.step = schedule.image_only_steps
+    begun.step = sum(lesson.steps for lesson in schedule.lessons[:2])
     batch = batches().batch(0)
     losses = [begun.take_step(batch).words.item() for _ in range(6)]
     assert losses[-1] < losses[0]
