@@ -8,28 +8,74 @@ what makes grouped key/value heads come out right; going back is a plain concate
 from __future__ import annotations
 
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import Split, WeightConverter, WeightRenaming
+from transformers.core_model_loading import (
+    Concatenate,
+    MergeModulelist,
+    Split,
+    WeightConverter,
+    WeightRenaming,
+)
 
 #: What all families share: where things sit in the tree.
-ROOT = [
-    WeightRenaming(r"^model\.transformer\.ff_out", "lm_head"),
+TREE = [
     WeightRenaming(r"^model\.transformer\.wte", "model.wte"),
     WeightRenaming(r"^model\.transformer\.ln_f", "model.language_model.norm"),
     WeightRenaming(r"^model\.transformer\.blocks", "model.language_model.layers"),
 ]
 
-#: The layers of Molmo-7B-D and Molmo-72B. Fused rows: q, k, v; and up before gate.
-QWEN2_LAYERS = [
+#: All but MolmoE-1B, which has `lm_head` at the top.
+TREE_WITH_HEAD = [WeightRenaming(r"^model\.transformer\.ff_out", "lm_head"), *TREE]
+
+#: Fused rows of all but MolmoE-1B: q, k, v; and up before gate.
+FUSED = [
     WeightRenaming("attn_out", "self_attn.o_proj"),
-    WeightRenaming("attn_norm", "input_layernorm"),
-    WeightRenaming("ff_norm", "post_attention_layernorm"),
     WeightRenaming("ff_out", "mlp.down_proj"),
     WeightConverter("att_proj", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [Split(dim=0)]),
     WeightConverter("ff_proj", ["mlp.up_proj", "mlp.gate_proj"], [Split(dim=0)]),
 ]
 
+#: The layers of Molmo-7B-D and Molmo-72B: norms before.
+QWEN2_LAYERS = [
+    WeightRenaming("attn_norm", "input_layernorm"),
+    WeightRenaming("ff_norm", "post_attention_layernorm"),
+    *FUSED,
+]
+
+#: The layers of Molmo-7B-O: norms after, and norms of queries and keys.
+OLMO2_LAYERS = [
+    WeightRenaming("attn_norm", "post_attention_layernorm"),
+    WeightRenaming("ff_norm", "post_feedforward_layernorm"),
+    WeightRenaming("q_norm", "self_attn.q_norm"),
+    WeightRenaming("k_norm", "self_attn.k_norm"),
+    *FUSED,
+]
+
+#: The layers of MolmoE-1B: experts one by one, which transformers keeps in one tensor with gate before up.
+OLMOE_LAYERS = [
+    WeightRenaming("attn.attn_norm", "input_layernorm"),
+    WeightRenaming("mlp.ff_norm", "post_attention_layernorm"),
+    WeightRenaming("attn.attn_out", "self_attn.o_proj"),
+    WeightRenaming("attn.q_norm", "self_attn.q_norm"),
+    WeightRenaming("attn.k_norm", "self_attn.k_norm"),
+    WeightConverter(
+        "attn.att_proj", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [Split(dim=0)]
+    ),
+    WeightConverter(
+        ["mlp.experts.*.gate_proj.weight", "mlp.experts.*.up_proj.weight"],
+        "mlp.experts.gate_up_proj",
+        [MergeModulelist(dim=0), Concatenate(dim=1)],
+    ),
+    WeightConverter("mlp.experts.*.down_proj.weight", "mlp.experts.down_proj", [MergeModulelist(dim=0)]),
+]
+
 
 def register() -> None:
     """Tell transformers how Molmo checkpoints are laid out."""
-    register_checkpoint_conversion_mapping("MolmoForConditionalGeneration", ROOT, overwrite=True)
-    register_checkpoint_conversion_mapping("MolmoQwen2Model", QWEN2_LAYERS, overwrite=True)
+    for class_name, mapping in {
+        "MolmoForConditionalGeneration": TREE_WITH_HEAD,
+        "MolmoEForConditionalGeneration": TREE,
+        "MolmoQwen2Model": QWEN2_LAYERS,
+        "MolmoOlmo2Model": OLMO2_LAYERS,
+        "MolmoOlmoeModel": OLMOE_LAYERS,
+    }.items():
+        register_checkpoint_conversion_mapping(class_name, mapping, overwrite=True)

@@ -1,10 +1,10 @@
 """What a Molmo checkpoint is made of: one configuration for the released spellings.
 
-`config.json` of Molmo-7B-D, 7B-O and 72B is flat, has no vision section (the vision part is the same
-ViT-L/14 at 336 px in every release) and counts `intermediate_size` as both halves of the gated
-feed-forward. `MolmoConfig` reads that spelling, keeps it as a text and a vision configuration in the
-terms of transformers, and writes the released spelling back. Checkpoints of other sizes may carry a
-`vision_backbone` dict and `vit_layers`, spelled as in MolmoE-1B's file.
+`config.json` of Molmo-7B-D, 7B-O and 72B is flat and has no vision section (the vision part is the same
+ViT-L/14 at 336 px in every release); MolmoE-1B's keeps the spelling of its training code. `MolmoConfig`
+reads both, keeps them as a text and a vision configuration in the terms of transformers, and writes the
+released spelling back (`text_config.py`). Checkpoints of other sizes may carry a `vision_backbone` dict and
+`vit_layers`, spelled as in MolmoE-1B's file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import PreTrainedConfig, Qwen2Config
+
+from .text_config import released_spelling, text_config_of
 
 #: Rows of the second embedding table, the same in every release; ids from `embedding_size` on look there.
 ADDITIONAL_VOCAB_SIZE = 128
@@ -90,7 +92,8 @@ _VISION_SPELLING = {
 class MolmoConfig(PreTrainedConfig):
     """A whole Molmo: `text_config` (a transformers language model), `vision_config`, and the two embedding tables.
 
-    Reads the flat spelling of Molmo-7B-D-0924 and Molmo-72B-0924 and writes it back on saving.
+    Reads the spellings of all four releases and writes the same spelling back on saving. The class of
+    `text_config` is the family: Qwen2 (Molmo-7B-D, Molmo-72B), Olmo2 (Molmo-7B-O), OLMoE (MolmoE-1B).
 
     Args:
         text_config: the language model in transformers' terms.
@@ -99,7 +102,7 @@ class MolmoConfig(PreTrainedConfig):
         additional_vocab_size: rows of the second embedding table (image marks of D and 72B live there).
 
     Raises:
-        ValueError: a configuration of a family that this version does not build.
+        ValueError: a configuration that fits none of the released families.
     """
 
     model_type = "molmo"
@@ -114,19 +117,21 @@ class MolmoConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.text_config is None:
-            self.text_config, kwargs = _text_config_from_flat(self.embedding_size, kwargs)
+            self.text_config, kwargs = text_config_of(kwargs)
         if self.vision_config is None:
             self.vision_config = MolmoVisionConfig.from_released(
                 kwargs.pop("vision_backbone", None),
                 feature_layers=kwargs.pop("vit_layers", None),
                 pooling_size=[kwargs.pop("image_pooling_h", 2), kwargs.pop("image_pooling_w", 2)],
             )
+        if kwargs.get("weight_tying") or self.tie_word_embeddings:
+            raise ValueError("no Molmo shares its output head with its embeddings; set weight_tying to false")
         super().__post_init__(**kwargs)
         if self.vision_config.projector_size is None:
             self.vision_config.projector_size = self.text_config.intermediate_size
 
     def to_dict(self) -> dict[str, Any]:
-        """The released flat spelling, with the vision section spelled out."""
+        """The released spelling of the family, with the vision section spelled out."""
         output: dict[str, Any] = super().to_dict()
         text, vision = self.text_config, self.vision_config
         assert isinstance(text, PreTrainedConfig) and isinstance(vision, MolmoVisionConfig)
@@ -134,22 +139,7 @@ class MolmoConfig(PreTrainedConfig):
         output.pop("text_config"), output.pop("vision_config")
         output.setdefault("architectures", None)
         output.update(
-            vocab_size=text.vocab_size,
-            hidden_size=text.hidden_size,
-            intermediate_size=2 * text.intermediate_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            num_key_value_heads=text.num_key_value_heads,
-            max_position_embeddings=text.max_position_embeddings,
-            layer_norm_type="rms",
-            layer_norm_eps=text.rms_norm_eps,
-            rope_theta=text.rope_parameters["rope_theta"],
-            qkv_bias=True,
-            attention_layer_norm=False,
-            norm_after=False,
-            clip_qkv=None,
-            use_cache=text.use_cache,
-            use_position_ids=True,
+            released_spelling(text),
             weight_tying=False,
             vision_backbone=vision.to_released(),
             vit_layers=vision.feature_layers,
@@ -164,47 +154,3 @@ class MolmoConfig(PreTrainedConfig):
         output.pop("_name_or_path", None)
         self.dict_dtype_to_str(output)
         return output
-
-
-def _text_config_from_flat(embedding_size: int, flat: dict[str, Any]) -> tuple[Qwen2Config, dict[str, Any]]:
-    """The language model of a flat configuration, and the keys that are left over.
-
-    `vocab_size` counts the tokenizer's words; the tables have `embedding_size` rows.
-    """
-    rest = dict(flat)
-    if "d_model" in rest or rest.get("norm_after") or rest.get("attention_layer_norm"):
-        raise ValueError(
-            "this checkpoint is of the family of MolmoE-1B or Molmo-7B-O; this version builds the families of "
-            "Molmo-7B-D-0924 and Molmo-72B-0924 (norm_after false, attention_layer_norm false)"
-        )
-    if not rest.pop("qkv_bias", True):
-        raise ValueError("qkv_bias false with norm_after false fits none of the released families")
-    heads = rest.pop("num_attention_heads", 28)
-    text_config = Qwen2Config(
-        vocab_size=rest.pop("vocab_size", 152064),
-        hidden_size=rest.pop("hidden_size", 3584),
-        intermediate_size=rest.pop("intermediate_size", 37888) // 2,
-        num_hidden_layers=rest.pop("num_hidden_layers", 28),
-        num_attention_heads=heads,
-        num_key_value_heads=rest.pop("num_key_value_heads", 4) or heads,
-        max_position_embeddings=rest.pop("max_position_embeddings", 4096),
-        rms_norm_eps=rest.pop("layer_norm_eps", 1e-6),
-        rope_parameters={"rope_type": "default", "rope_theta": rest.pop("rope_theta", 1_000_000.0)},
-        use_cache=rest.pop("use_cache", True),
-        tie_word_embeddings=False,
-    )
-    for settled in _SETTLED_KEYS:
-        rest.pop(settled, None)
-    return text_config, rest
-
-
-#: Keys of the released files that say nothing beyond what the family already does.
-_SETTLED_KEYS = (
-    "attention_layer_norm",
-    "auto_map",
-    "clip_qkv",
-    "layer_norm_type",
-    "norm_after",
-    "use_position_ids",
-    "weight_tying",
-)

@@ -13,7 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, GenerationMixin, PreTrainedModel, Qwen2Config, Qwen2Model
+from transformers import (
+    Cache,
+    GenerationMixin,
+    Olmo2Config,
+    Olmo2Model,
+    OlmoeConfig,
+    OlmoeModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2Model,
+)
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -53,13 +64,36 @@ class MolmoQwen2Model(Qwen2Model):
         del self.embed_tokens
 
 
+class MolmoOlmo2Model(Olmo2Model):
+    """Olmo2's layers without an embedding table of their own; the family of Molmo-7B-O."""
+
+    def __init__(self, config: Olmo2Config) -> None:
+        super().__init__(config)
+        del self.embed_tokens
+
+
+class MolmoOlmoeModel(OlmoeModel):
+    """OLMoE's layers without an embedding table of their own; the family of MolmoE-1B."""
+
+    def __init__(self, config: OlmoeConfig) -> None:
+        super().__init__(config)
+        del self.embed_tokens
+
+
+_TEXT_MODELS: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
+    Qwen2Config: MolmoQwen2Model,
+    Olmo2Config: MolmoOlmo2Model,
+    OlmoeConfig: MolmoOlmoeModel,
+}
+
+
 class MolmoPreTrainedModel(PreTrainedModel):
     config_class = MolmoConfig
     config: MolmoConfig
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Qwen2DecoderLayer", "VisionBlock"]
+    _no_split_modules = ["Qwen2DecoderLayer", "Olmo2DecoderLayer", "OlmoeDecoderLayer", "VisionBlock"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -85,10 +119,10 @@ class MolmoModel(MolmoPreTrainedModel):
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
         text, vision = config.text_config, config.vision_config
-        assert isinstance(text, Qwen2Config) and isinstance(vision, MolmoVisionConfig)
+        assert isinstance(text, PreTrainedConfig) and isinstance(vision, MolmoVisionConfig)
         self.wte = TokenEmbedding(config.embedding_size, config.additional_vocab_size, text.hidden_size)
         self.vision_backbone = VisionBackbone(vision, text.hidden_size)
-        self.language_model = MolmoQwen2Model._from_config(text)
+        self.language_model = _TEXT_MODELS[type(text)]._from_config(text)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -153,10 +187,16 @@ class MolmoOutput(CausalLMOutputWithPast):
 class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
     """Molmo with its output head; `generate` feeds the images at the first step only."""
 
+    def __new__(cls, config: MolmoConfig, *_: Any, **__: Any) -> MolmoForConditionalGeneration:
+        """MolmoE-1B keeps its head under another name on disk, and names belong to classes."""
+        if cls is MolmoForConditionalGeneration and isinstance(config.text_config, OlmoeConfig):
+            return super().__new__(MolmoEForConditionalGeneration)
+        return super().__new__(cls)
+
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
         self.model = MolmoModel(config)
-        assert isinstance(config.text_config, Qwen2Config)
+        assert isinstance(config.text_config, PreTrainedConfig)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.embedding_size, bias=False)
         self.post_init()
 
@@ -236,3 +276,7 @@ class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
         if is_first_iteration or not use_cache:
             inputs.update(images=images, image_masks=image_masks, image_input_idx=image_input_idx)
         return inputs
+
+
+class MolmoEForConditionalGeneration(MolmoForConditionalGeneration):
+    """What `MolmoForConditionalGeneration` becomes for a checkpoint of MolmoE-1B's family."""
