@@ -230,9 +230,15 @@ def rgb_array(image: Image.Image | np.ndarray) -> np.ndarray:
     """A picture as HxWx3 uint8 RGB. EXIF rotation is not applied, as in the released code.
 
     Raises:
-        ValueError: an array of another shape or type.
+        ValueError: an array of another shape or type, or a picture of floats.
     """
     if isinstance(image, Image.Image):
+        if image.mode == "F":
+            raise ValueError("a picture of floats has no scale; convert it to 8 bits first")
+        if image.mode.startswith("I"):
+            # PIL would clip 16-bit grey at 255 instead of scaling it.
+            grey = np.asarray(image).clip(0, 65535).astype(np.uint16) >> 8
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
         return np.array(image.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"an image must be HxWx3 uint8 RGB, not {image.dtype} of shape {image.shape}")

@@ -169,6 +169,12 @@ class MolmoModel(MolmoPreTrainedModel):
                     image_masks = images.new_ones(images.shape[:3])
                 image_tokens = self.vision_backbone(images, image_masks)
             inputs_embeds = self.embed(input_ids, image_tokens, image_input_idx)
+        starts_here = past_key_values is None or past_key_values.get_seq_length() == 0
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2 and starts_here:
+            # Left padding does not count, so that a row of a batch sees the positions it has alone.
+            position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[
+                :, -inputs_embeds.shape[1] :
+            ]
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

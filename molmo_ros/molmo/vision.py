@@ -131,9 +131,13 @@ class VisionBackbone(nn.Module):
     def features(self, images_BCPX: Tensor) -> Tensor:
         """ViT features [B, C, P, F] of normalised, flattened patches; zero for crops that pad the batch."""
         crops = rearrange(images_BCPX, "b c p x -> (b c) p x")
-        features = self.image_vit(crops.to(self.pad_embed.dtype))
-        is_padding = (crops == PADDING_CROP_VALUE).all(dim=-1).all(dim=-1)
-        features = features.masked_fill(is_padding[:, None, None], 0.0)
+        is_real = ~(crops == PADDING_CROP_VALUE).all(dim=-1).all(dim=-1)
+        crops = crops.to(self.pad_embed.dtype)
+        if is_real.all():
+            features = self.image_vit(crops)
+        else:
+            seen = self.image_vit(crops[is_real])
+            features = seen.new_zeros(len(crops), *seen.shape[1:]).index_put((is_real,), seen)
         return rearrange(features, "(b c) p f -> b c p f", b=len(images_BCPX))
 
     def forward(self, images_BCPX: Tensor, image_masks_BCP: Tensor) -> Tensor:

@@ -84,6 +84,6 @@ def test_floats_are_refused() -> None:
         rgb_array(np.zeros((4, 4, 3)))
 
 
-def test_odd_margins_are_refused() -> None:
-    with pytest.raises(ValueError, match="even"):
+def test_margins_that_cut_through_a_token_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiples"):
         MolmoImageProcessor(overlap_margins=[1, 3])
