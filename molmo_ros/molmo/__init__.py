@@ -3,7 +3,14 @@
 Importing this package registers the model with transformers' Auto classes.
 """
 
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 from . import checkpoint
 from .config import MolmoConfig, MolmoVisionConfig
@@ -13,7 +20,11 @@ from .processing import MolmoProcessor
 
 checkpoint.register()
 AutoConfig.register("molmo", MolmoConfig, exist_ok=True)
+AutoModel.register(MolmoConfig, MolmoModel, exist_ok=True)
+AutoModelForCausalLM.register(MolmoConfig, MolmoForConditionalGeneration, exist_ok=True)
 AutoModelForImageTextToText.register(MolmoConfig, MolmoForConditionalGeneration, exist_ok=True)
+AutoImageProcessor.register(MolmoConfig, image_processor_classes={"pil": MolmoImageProcessor}, exist_ok=True)
+AutoProcessor.register(MolmoConfig, MolmoProcessor, exist_ok=True)
 
 __all__ = [
     "MolmoConfig",

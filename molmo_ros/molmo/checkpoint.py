@@ -16,15 +16,15 @@ from transformers.core_model_loading import (
     WeightRenaming,
 )
 
-#: What all families share: where things sit in the tree.
+#: Where the parts of all families sit in the tree.
 TREE = [
-    WeightRenaming(r"^model\.transformer\.wte", "model.wte"),
-    WeightRenaming(r"^model\.transformer\.ln_f", "model.language_model.norm"),
-    WeightRenaming(r"^model\.transformer\.blocks", "model.language_model.layers"),
+    WeightRenaming(r"transformer\.wte", "wte"),
+    WeightRenaming(r"transformer\.ln_f", "language_model.norm"),
+    WeightRenaming(r"transformer\.blocks", "language_model.layers"),
 ]
 
-#: All but MolmoE-1B, which has `lm_head` at the top.
-TREE_WITH_HEAD = [WeightRenaming(r"^model\.transformer\.ff_out", "lm_head"), *TREE]
+#: The output head of all but MolmoE-1B, which has `lm_head` at the top already.
+HEAD = [WeightRenaming(r"^model\.transformer\.ff_out", "lm_head")]
 
 #: Fused rows of all but MolmoE-1B: q, k, v; and up before gate.
 FUSED = [
@@ -72,8 +72,8 @@ OLMOE_LAYERS = [
 def register() -> None:
     """Tell transformers how Molmo checkpoints are laid out."""
     for class_name, mapping in {
-        "MolmoForConditionalGeneration": TREE_WITH_HEAD,
-        "MolmoEForConditionalGeneration": TREE,
+        "MolmoForConditionalGeneration": HEAD,
+        "MolmoModel": TREE,
         "MolmoQwen2Model": QWEN2_LAYERS,
         "MolmoOlmo2Model": OLMO2_LAYERS,
         "MolmoOlmoeModel": OLMOE_LAYERS,

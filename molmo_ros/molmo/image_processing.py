@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 from transformers import BatchFeature
-from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_processing_utils import BaseImageProcessor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -51,7 +51,7 @@ class ProcessedImage:
     tiling: tuple[int, int]
 
 
-class MolmoImageProcessor(ImageProcessingMixin):
+class MolmoImageProcessor(BaseImageProcessor):
     """Preprocessing with the settings of `preprocessor_config.json`.
 
     Args:

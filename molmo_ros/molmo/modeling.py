@@ -235,7 +235,7 @@ class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
             image_masks: [B, C, P] share of real pixels in each patch, as the image processor gives it.
             image_input_idx: [B, C, T] position in `input_ids` of each image token, negative = unused.
             attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: as in transformers.
-            labels: [B, S] ids for the next-token loss, -100 = not counted.
+            labels: [B, S] ids for the next-token loss; -100 and ids of image marks are not counted.
             logits_to_keep: compute logits for the last N positions only (0 = all), or for these indices.
         """
         outputs = self.model(
@@ -254,6 +254,8 @@ class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
         logits = self.lm_head(outputs.last_hidden_state[:, keep])
         loss = None
         if labels is not None:
+            # The head has no rows for the ids of the second table, the image marks of some releases.
+            labels = labels.masked_fill(labels >= self.config.embedding_size, -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.embedding_size, **kwargs
             )
