@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     point.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     point.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    point.add_argument(
+        "--quantization", default="none", help="none, int8, int4: smaller weights on a CPU (default: none)"
+    )
     point.add_argument("--max-points", type=int, default=0, metavar="N", help="at most N points, 0 = all")
     point.add_argument("--annotate", type=Path, metavar="FILE", help="write the picture with its points here")
     point.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -82,7 +85,7 @@ def point_command(chosen: argparse.Namespace) -> int:
 
     try:
         pointer = LocalPointer.from_folder(
-            chosen.model or bundled_model_folder(), chosen.device, chosen.dtype
+            chosen.model or bundled_model_folder(), chosen.device, chosen.dtype, chosen.quantization
         )
     except CheckpointError as error:
         raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from .modeling import MolmoForConditionalGeneration
 from .processing import MolmoProcessor
+from .quantization import QUANTIZATIONS, Quantization, quantize
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,7 +24,7 @@ class CheckpointError(ValueError):
 
 
 def load_checkpoint(
-    folder: Path, device: str = "auto", dtype: str = "auto"
+    folder: Path, device: str = "auto", dtype: str = "auto", quantization: str = "none"
 ) -> tuple[MolmoForConditionalGeneration, MolmoProcessor]:
     """Model (in evaluation mode) and processor.
 
@@ -30,6 +32,7 @@ def load_checkpoint(
         folder: a released Molmo checkpoint: config.json, safetensors, tokenizer.json, preprocessor_config.json.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:0".
         dtype: "float32", "bfloat16", "float16", or "auto" (bfloat16 on a GPU, float32 elsewhere).
+        quantization: "none", or "int8" or "int4" for a language model with small weights on a CPU.
 
     Raises:
         CheckpointError: see its docstring.
@@ -42,6 +45,8 @@ def load_checkpoint(
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in _DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is not one of auto, {', '.join(_DTYPES)}")
+    if quantization not in QUANTIZATIONS:
+        raise CheckpointError(f"quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}")
     try:
         processor = MolmoProcessor.from_pretrained(folder)
         model = MolmoForConditionalGeneration.from_pretrained(
@@ -50,6 +55,7 @@ def load_checkpoint(
             device_map={"": device} if device != "cpu" else None,
             use_safetensors=True,
         )
+        quantize(model, cast(Quantization, quantization))
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder} does not load as a Molmo checkpoint: {_one_line(error)}") from error
     return model.eval(), processor

@@ -193,9 +193,11 @@ class MolmoOutput(CausalLMOutputWithPast):
 class MolmoForConditionalGeneration(MolmoPreTrainedModel, GenerationMixin):
     """Molmo with its output head; `generate` feeds the images at the first step only."""
 
-    def __new__(cls, config: MolmoConfig, *_: Any, **__: Any) -> MolmoForConditionalGeneration:
+    def __new__(cls, config: MolmoConfig | None = None, *_: Any, **__: Any) -> MolmoForConditionalGeneration:
         """MolmoE-1B keeps its head under another name on disk, and names belong to classes."""
-        if cls is MolmoForConditionalGeneration and isinstance(config.text_config, OlmoeConfig):
+        # Copying and unpickling make the object without a configuration, and of the right class already.
+        is_mixture = config is not None and isinstance(config.text_config, OlmoeConfig)
+        if cls is MolmoForConditionalGeneration and is_mixture:
             return super().__new__(MolmoEForConditionalGeneration)
         return super().__new__(cls)
 

@@ -73,7 +73,7 @@ def load_local_pointer(parameters: PointingParameters) -> Pointer:
     from molmo_ros.pointing.pointer import LocalPointer
 
     try:
-        return LocalPointer.from_folder(folder, device=parameters.device, dtype=parameters.dtype)
+        return LocalPointer.from_folder(folder, parameters.device, parameters.dtype, parameters.quantization)
     except CheckpointError as error:
         raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error
 

@@ -91,9 +91,11 @@ class LocalPointer:
         self._numeric_ids = torch.tensor(sorted(self._numeric))
 
     @classmethod
-    def from_folder(cls, folder: Path | str, device: str = "auto", dtype: str = "auto") -> LocalPointer:
+    def from_folder(
+        cls, folder: Path | str, device: str = "auto", dtype: str = "auto", quantization: str = "none"
+    ) -> LocalPointer:
         """Load a checkpoint folder; raises `molmo.loading.CheckpointError` with one clear line."""
-        return cls(*load_checkpoint(Path(folder), device, dtype))
+        return cls(*load_checkpoint(Path(folder), device, dtype, quantization))
 
     def point(
         self,

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from molmo_ros.molmo.quantization import QUANTIZATIONS
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.pointer import LocalPointer, Pointer
@@ -127,6 +128,9 @@ def main() -> int:
         "--first-seed", type=int, default=TEST_SEEDS.start, help="scenes never seen in training"
     )
     parser.add_argument("--json", type=Path, help="write every question and the summary here")
+    parser.add_argument(
+        "--quantization", default="none", choices=QUANTIZATIONS, help="smaller weights of the language model"
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.scenes)
@@ -134,7 +138,7 @@ def main() -> int:
         parser.error(
             f"test scenes have seeds {TEST_SEEDS.start} to {TEST_SEEDS.stop - 1}; others were trained on"
         )
-    asked = evaluate(LocalPointer.from_folder(arguments.model), seeds)
+    asked = evaluate(LocalPointer.from_folder(arguments.model, quantization=arguments.quantization), seeds)
     figures = summary(asked)
     goals = {"present_hit": HIT_GOAL, "absent_right": ABSENT_GOAL}
     table = Table("figure", "measured", "goal", "met", title=f"{arguments.model.name}, {len(seeds)} scenes")

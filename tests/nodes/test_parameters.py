@@ -9,7 +9,14 @@ import pytest
 import yaml
 
 from molmo_ros.geometry.depth_profile import PROFILES
-from molmo_ros.nodes.parameters import PARAMETERS, ParameterError, PointingParameters, Value, as_markdown
+from molmo_ros.nodes.parameters import (
+    PARAMETERS,
+    ParameterError,
+    PointingParameters,
+    Value,
+    as_example,
+    as_markdown,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS: dict[str, Value] = {parameter.name: parameter.default for parameter in PARAMETERS}
@@ -18,6 +25,12 @@ DEFAULTS: dict[str, Value] = {parameter.name: parameter.default for parameter in
 def test_the_page_is_current() -> None:
     assert (ROOT / "docs" / "parameters.md").read_text() == as_markdown(), (
         "run: tools/run python -m molmo_ros.nodes.parameters > docs/parameters.md"
+    )
+
+
+def test_the_example_file_is_current() -> None:
+    assert (ROOT / "config" / "pointing.yaml").read_text() == as_example(), (
+        "run: tools/run python -m molmo_ros.nodes.parameters --yaml > config/pointing.yaml"
     )
 
 
