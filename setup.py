@@ -44,7 +44,8 @@ setup(
         "planning": ["roboplan>=0.7,<0.8"],
         "serving": ["ray[serve]>=2.40"],
         "training": TRAINING,
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"],
+        "large": ["accelerate>=1.10"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "accelerate>=1.10", "peft>=0.18"],
     },
     zip_safe=False,
     entry_points={

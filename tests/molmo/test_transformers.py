@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import (
     AutoConfig,
@@ -159,3 +160,39 @@ def test_in_bfloat16_the_top_choice_is_mostly_that_of_float32(family: str) -> No
     agreement = (logits.argmax(-1) == exact.argmax(-1)).float().mean().item()
     print(f"{family}: top-1 agreement of bfloat16 with float32 {agreement:.3f}")
     assert half.dtype == torch.bfloat16 and agreement > 0.85
+
+
+@every_family
+def test_weights_can_lie_on_disk_or_in_memory_as_a_device_map_says(family: str, tmp_path: Path) -> None:
+    """The only other device of a machine without a GPU is its disk."""
+    layers = model(family).config.text_config.num_hidden_layers
+    device_map = {
+        "model.wte": "cpu",
+        "model.vision_backbone": "cpu",
+        "model.language_model.norm": "cpu",
+        "model.language_model.rotary_emb": "cpu",
+        "lm_head": "cpu",
+    } | {f"model.language_model.layers.{i}": "disk" if i % 2 else "cpu" for i in range(layers)}
+    spread = MolmoForConditionalGeneration.from_pretrained(
+        folder(family), device_map=device_map, offload_folder=tmp_path
+    ).eval()
+    torch.testing.assert_close(spread(**inputs(family)).logits, model(family)(**inputs(family)).logits)
+    automatic = MolmoForConditionalGeneration.from_pretrained(folder(family), device_map="auto").eval()
+    torch.testing.assert_close(automatic(**inputs(family)).logits, model(family)(**inputs(family)).logits)
+
+
+@every_family
+def test_a_lora_attaches_and_learns_in_one_step(family: str) -> None:
+    net = MolmoForConditionalGeneration.from_pretrained(folder(family))
+    tuned = get_peft_model(net, LoraConfig(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    about = inputs(family)
+    optimiser = torch.optim.SGD([p for p in tuned.parameters() if p.requires_grad], lr=0.5)
+    losses = []
+    for _ in range(2):
+        loss = tuned(**about, labels=about["input_ids"]).loss
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert losses[1] < losses[0]
+    assert all(".lora_" in name for name, p in tuned.named_parameters() if p.requires_grad)
