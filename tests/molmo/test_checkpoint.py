@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.core_model_loading import revert_weight_conversion
 
 from molmo_ros.molmo import MolmoConfig, MolmoForConditionalGeneration
+from molmo_ros.molmo.releases import RELEASES
 
 GOLDENS = Path(__file__).parent.parent / "data" / "goldens"
 FAMILIES = ("D", "O", "E", "72B")
@@ -21,35 +21,6 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 #: What differs between a file of the release and ours on purpose.
 NOT_KEPT = {"architectures", "auto_map", "torch_dtype", "transformers_version", "vision_backbone"}
-
-_7B: dict[str, Any] = {"model_type": "molmo", "max_position_embeddings": 4096, "layer_norm_type": "rms"}
-RELEASED: dict[str, dict[str, Any]] = {
-    "Molmo-7B-D-0924": _7B
-    | {
-        "vocab_size": 152064, "embedding_size": 152064, "hidden_size": 3584, "intermediate_size": 37888,
-        "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "layer_norm_eps": 1e-6,
-        "rope_theta": 1000000.0, "qkv_bias": True, "norm_after": False, "attention_layer_norm": False,
-    },
-    "Molmo-7B-O-0924": _7B
-    | {
-        "vocab_size": 100278, "embedding_size": 100352, "hidden_size": 4096, "intermediate_size": 22016,
-        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": None, "layer_norm_eps": 1e-6,
-        "rope_theta": 500000.0, "qkv_bias": False, "norm_after": True, "attention_layer_norm": True,
-    },
-    "Molmo-72B-0924": _7B
-    | {
-        "vocab_size": 152064, "embedding_size": 152064, "hidden_size": 8192, "intermediate_size": 59136,
-        "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "layer_norm_eps": 1e-5,
-        "rope_theta": 1000000.0, "qkv_bias": True, "norm_after": False, "attention_layer_norm": False,
-    },
-    "MolmoE-1B-0924": {
-        "model_type": "molmo", "d_model": 2048, "n_heads": 16, "n_kv_heads": None, "n_layers": 16, "mlp_ratio": 1,
-        "mlp_hidden_size": None, "activation_type": "swiglu", "block_type": "moe", "moe_num_experts": 64,
-        "moe_top_k": 8, "attention_layer_norm": True, "layer_norm_type": "rms", "layer_norm_eps": 1e-5,
-        "norm_after": False, "qkv_bias": False, "rope_theta": 10000.0, "vocab_size": 50280,
-        "embedding_size": 50304, "additional_vocab_size": 128, "max_position_embeddings": 32768,
-    },
-}  # fmt: skip
 
 
 def load(family: str) -> MolmoForConditionalGeneration:
@@ -95,11 +66,11 @@ def test_the_auto_classes_know_molmo(family: str) -> None:
     assert isinstance(AutoModelForImageTextToText.from_pretrained(folder), MolmoForConditionalGeneration)
 
 
-@pytest.mark.parametrize("release", RELEASED)
+@pytest.mark.parametrize("release", RELEASES)
 def test_a_release_has_exactly_its_published_tensors(release: str) -> None:
     """Names, shapes and totals of the real checkpoints, from their config.json alone; nothing is allocated."""
     with torch.device("meta"):
-        net = MolmoForConditionalGeneration(MolmoConfig(**RELEASED[release]))
+        net = MolmoForConditionalGeneration(MolmoConfig(**RELEASES[release]))
     ours = {name: list(t.shape) for name, t in revert_weight_conversion(net, net.state_dict()).items()}
     published = json.loads((GOLDENS / "official_shapes.json").read_text())[release]
     theirs = {}
@@ -107,7 +78,7 @@ def test_a_release_has_exactly_its_published_tensors(release: str) -> None:
         if not isinstance(about, dict) or "shape" not in about:
             continue
         for index in range(about["count"]):
-            experts = RELEASED[release].get("moe_num_experts", 1) if "{e}" in pattern else 1
+            experts = RELEASES[release].get("moe_num_experts", 1) if "{e}" in pattern else 1
             layer, expert = divmod(index, experts)
             theirs[pattern.replace("{i}", str(layer)).replace("{e}", str(expert))] = about["shape"]
     assert ours == theirs
