@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.utils import is_accelerate_available
 
 from .modeling import MolmoForConditionalGeneration
 from .processing import MolmoProcessor
@@ -49,16 +50,38 @@ def load_checkpoint(
         raise CheckpointError(f"quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}")
     try:
         processor = MolmoProcessor.from_pretrained(folder)
-        model = MolmoForConditionalGeneration.from_pretrained(
+        # With accelerate the weights go straight to the device, without it through the machine's memory.
+        straight = device != "cpu" and is_accelerate_available()
+        model, report = MolmoForConditionalGeneration.from_pretrained(
             folder,
             dtype=_DTYPES[dtype],
-            device_map={"": device} if device != "cpu" else None,
+            device_map={"": device} if straight else None,
             use_safetensors=True,
+            output_loading_info=True,
         )
+        _refuse_gaps(folder, report)
+        model.to(device)
         quantize(model, cast(Quantization, quantization))
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder} does not load as a Molmo checkpoint: {_one_line(error)}") from error
     return model.eval(), processor
+
+
+def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:
+    """transformers fills missing tensors with random numbers and only warns; a robot must not run on those."""
+    for fault, what in {
+        "missing_keys": "has no tensor for",
+        "mismatched_keys": "has another shape for",
+        "unexpected_keys": "has tensors that config.json has no place for:",
+    }.items():
+        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in report.get(fault) or ())
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise CheckpointError(
+                f"{folder} {what} {shown}; config.json and the weights are not of one release"
+            )
 
 
 def _check_files(folder: Path) -> None:
@@ -79,6 +102,15 @@ def _check_files(folder: Path) -> None:
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     if kind != "molmo":
         raise CheckpointError(f"{folder / 'config.json'} says model_type {kind!r}; this loader reads 'molmo'")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        absent = sorted(name for name in listed if not (folder / name).is_file())
+        if absent:
+            raise CheckpointError(
+                f"{folder} lacks {', '.join(absent)}, {len(absent)} of {len(listed)} files that {index.name} lists; "
+                "fetch them again"
+            )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickles = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from molmo_ros.molmo.loading import CheckpointError, load_checkpoint
 
@@ -39,6 +40,23 @@ def other_sizes(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 128}))
 
 
+def without_a_tensor(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.transformer.blocks.1.attn_out.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_another_tensor(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.transformer.blocks.9.attn_out.weight"] = torch.zeros(64, 64)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def other_tokenizer(folder: Path) -> None:
+    for path in folder.glob("*token*.json"):
+        path.write_text(path.read_text().replace("<im_patch>", "<im_batch>"))
+
+
 def without(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
@@ -61,7 +79,10 @@ def spoiled(name: str) -> Callable[[Path], None]:
         (cut_short, "cut short"),
         (only_a_pickle, "pickle"),
         (other_model, "'llama'"),
-        (other_sizes, "does not load"),
+        (other_sizes, "does not load|another shape"),
+        (without_a_tensor, "has no tensor for .*layers.1.self_attn.o_proj"),
+        (with_another_tensor, "no place for: .*layers.9"),
+        (other_tokenizer, "no token <im_patch>"),
     ],
 )
 def test_a_broken_folder_is_refused_in_one_line(
@@ -71,6 +92,13 @@ def test_a_broken_folder_is_refused_in_one_line(
     with pytest.raises(CheckpointError, match=says) as caught:
         load_checkpoint(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(CHECKPOINT.parents[1] / "72B" / "checkpoint", tmp_path / "checkpoint"))
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks model-00002-of-00002\.safetensors, 1 of 2"):
+        load_checkpoint(folder)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
