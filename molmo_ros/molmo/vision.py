@@ -7,6 +7,8 @@ F = E x number of feature layers, D width of the language model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -17,6 +19,10 @@ from .config import MolmoVisionConfig
 
 #: Value that fills a crop which only pads the batch; its features are zero.
 PADDING_CROP_VALUE = -1.0
+
+
+def _nothing() -> None:
+    pass
 
 
 class VisionAttention(nn.Module):
@@ -86,13 +92,17 @@ class VisionTransformer(nn.Module):
         self.pre_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.transformer = VisionBlocks(config)
 
-    def forward(self, crops_NPX: Tensor) -> Tensor:
-        """Flattened patches [N, P, 3 * patch^2] to features [N, P, F], class token dropped."""
+    def forward(self, crops_NPX: Tensor, before_layer: Callable[[], None] = _nothing) -> Tensor:
+        """Flattened patches [N, P, 3 * patch^2] to features [N, P, F], class token dropped.
+
+        `before_layer` is called before every block; what it raises ends the work.
+        """
         x = self.patch_embedding(crops_NPX)
         x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         x = self.pre_ln(x + self.positional_embedding.to(x.dtype))
         taken: dict[int, Tensor] = {}
         for index, block in enumerate(self.transformer.resblocks[: max(self.feature_layers) + 1]):
+            before_layer()
             x = block(x)
             if index in self.feature_layers:
                 taken[index] = x[:, 1:]
@@ -128,21 +138,23 @@ class VisionBackbone(nn.Module):
         self.image_pooling_2d = VisionAttention(feature_size, config)
         self.image_projector = ImageProjector(config, text_size)
 
-    def features(self, images_BCPX: Tensor) -> Tensor:
+    def features(self, images_BCPX: Tensor, before_layer: Callable[[], None] = _nothing) -> Tensor:
         """ViT features [B, C, P, F] of normalised, flattened patches; zero for crops that pad the batch."""
         crops = rearrange(images_BCPX, "b c p x -> (b c) p x")
         is_real = ~(crops == PADDING_CROP_VALUE).all(dim=-1).all(dim=-1)
         crops = crops.to(self.pad_embed.dtype)
         if is_real.all():
-            features = self.image_vit(crops)
+            features = self.image_vit(crops, before_layer)
         else:
-            seen = self.image_vit(crops[is_real])
+            seen = self.image_vit(crops[is_real], before_layer)
             features = seen.new_zeros(len(crops), *seen.shape[1:]).index_put((is_real,), seen)
         return rearrange(features, "(b c) p f -> b c p f", b=len(images_BCPX))
 
-    def forward(self, images_BCPX: Tensor, image_masks_BCP: Tensor) -> Tensor:
-        """Image tokens [B, C, T, D]."""
-        return self.pool(self.features(images_BCPX), image_masks_BCP)
+    def forward(
+        self, images_BCPX: Tensor, image_masks_BCP: Tensor, before_layer: Callable[[], None] = _nothing
+    ) -> Tensor:
+        """Image tokens [B, C, T, D]. `before_layer`: see `VisionTransformer.forward`."""
+        return self.pool(self.features(images_BCPX, before_layer), image_masks_BCP)
 
     def pool(self, features_BCPF: Tensor, image_masks_BCP: Tensor) -> Tensor:
         """Features with padding embeddings, pooled and projected: [B, C, T, D].
