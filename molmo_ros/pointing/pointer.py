@@ -1,25 +1,35 @@
-"""Who answers "point to the red mug": a protocol, and the answer of a model on this machine."""
+"""Who answers "point to the red mug": a protocol, and the answer of a Molmo on this machine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import DynamicCache
 
 from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
+from molmo_ros.molmo.engine import (
+    ContextExceeded,
+    EncodedImage,
+    Engine,
+    ImageInputs,
+    OutOfMemory,
+    Step,
+    Stopped,
+)
 from molmo_ros.molmo.loading import load_checkpoint
+from molmo_ros.molmo.processing import format_prompt
 from molmo_ros.outcome import Code, PointingError
-from molmo_ros.pointing.confidence import NumberToken, coordinate, is_numeric
+from molmo_ros.pointing.answer_tokens import AnswerTokens, Digits
+from molmo_ros.pointing.confidence import Alternative, Branch, NumberToken, branches, coordinate
 from molmo_ros.pointing.grammar import SpokenPoint, says_absent, spoken_points
 from molmo_ros.pointing.point import Point2D
-from molmo_ros.pointing.prompts import clean_target, pointing_prompt
+from molmo_ros.pointing.point_controller import PointController
+from molmo_ros.pointing.prompts import clean_target, label_of, pointing_prompt
 
 #: AI2's own limit for pointing; enough for about ten points.
 MAX_NEW_TOKENS = 192
@@ -28,7 +38,7 @@ MAX_NEW_TOKENS = 192
 @dataclass(frozen=True)
 class ModelDurations:
     """Seconds the model spent: image side (tiling included), first pass over the prompt, then token by token
-    (reading the answer included)."""
+    (reading the answer included). Of a picture that was looked at before, only the question counts."""
 
     vision_s: float = 0.0
     prefill_s: float = 0.0
@@ -37,12 +47,17 @@ class ModelDurations:
 
 @dataclass(frozen=True)
 class Pointing:
-    """What a model said. `absent`: it said the thing is not there, and `points` is empty."""
+    """What a model said.
+
+    `absent`: it said the thing is not there, and `points` is empty. `absence`: probability, 0..1, that it gave
+    to the beginning of "There are none.", NaN when it has none.
+    """
 
     points: tuple[Point2D, ...]
     answer: str
     absent: bool
     durations: ModelDurations
+    absence: float = float("nan")
 
 
 class Pointer(Protocol):
@@ -62,33 +77,52 @@ class Pointer(Protocol):
             image_HW3: the picture.
             target: what to find, such as "the red mug".
             max_points: at most this many points, 0 = all.
-            should_stop: asked at every token; True ends the work.
+            should_stop: asked at every layer of the model; True ends the work.
 
         Raises:
-            PointingError: EMPTY_TARGET, TARGET_TOO_LONG, BAD_IMAGE, UNPARSEABLE, CANCELLED.
+            PointingError: EMPTY_TARGET, TARGET_TOO_LONG, BAD_IMAGE, UNPARSEABLE, CANCELLED, OUT_OF_MEMORY.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """Tokens of an answer with the probabilities [N, V] they were chosen from."""
+class Look:
+    """A picture that the model has read; any number of questions may follow. `size`: width and height, pixels."""
 
-    token_ids: tuple[int, ...]
-    probabilities_NV: Tensor
-    durations: ModelDurations
+    encoded: EncodedImage
+    size: tuple[int, int]
+    vision_s: float
+
+    @property
+    def nbytes(self) -> int:
+        return self.encoded.nbytes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are decoded. Points are the same with every setting; time is not.
+
+    `stops_early`: do not wait for the label behind the coordinates. `foresees`: feed what Molmo's grammar is
+    bound to say in chunks. `follows_doubts`: ask the model how likely other coordinates would have gone on.
+    """
+
+    stops_early: bool = True
+    foresees: bool = True
+    follows_doubts: bool = True
 
 
 class LocalPointer:
-    """A Molmo checkpoint on this machine. One question at a time; not for several threads at once."""
+    """A Molmo checkpoint on this machine. Threads wait for each other, question by question."""
 
-    def __init__(self, model: MolmoForConditionalGeneration, processor: MolmoProcessor) -> None:
-        self.model = model
-        self.processor = processor
-        tokenizer = processor.tokenizer
-        texts = [tokenizer.decode([token]) for token in range(model.config.embedding_size)]
-        self._numeric = {token: text for token, text in enumerate(texts) if is_numeric(text)}
-        self._numeric_ids = torch.tensor(sorted(self._numeric))
+    def __init__(
+        self,
+        model: MolmoForConditionalGeneration,
+        processor: MolmoProcessor,
+        settings: Settings = Settings(),
+    ) -> None:
+        self.model, self.processor, self.settings = model, processor, settings
+        self.engine = Engine(model, [processor.eos_token_id])
+        self._digits = Digits(processor.tokenizer, model.config.embedding_size)
 
     @classmethod
     def from_folder(
@@ -96,6 +130,26 @@ class LocalPointer:
     ) -> LocalPointer:
         """Load a checkpoint folder; raises `molmo.loading.CheckpointError` with one clear line."""
         return cls(*load_checkpoint(Path(folder), device, dtype, quantization))
+
+    def look(self, image_HW3: np.ndarray, *, should_stop: Callable[[], bool] = lambda: False) -> Look:
+        """Read a picture, for questions to come.
+
+        Raises:
+            PointingError: BAD_IMAGE, CANCELLED, OUT_OF_MEMORY.
+        """
+        started = time.perf_counter()
+        try:
+            given = self.processor(images=image_HW3, text="", formatted=True)
+        except ValueError as error:
+            raise PointingError(Code.BAD_IMAGE, str(error)) from error
+        inputs = ImageInputs(
+            *(given[name][0] for name in ("input_ids", "images", "image_masks", "image_input_idx"))
+        )
+        tiling_s = time.perf_counter() - started
+        with _as_pointing_errors():
+            encoded = self.engine.encode(inputs, should_stop)
+        height, width = image_HW3.shape[:2]
+        return Look(encoded, (width, height), tiling_s + encoded.vision_s)
 
     def point(
         self,
@@ -107,121 +161,188 @@ class LocalPointer:
     ) -> Pointing:
         """See `Pointer.point`."""
         words = clean_target(target)
-        started = time.perf_counter()
-        try:
-            inputs = self.processor(images=image_HW3, text=pointing_prompt(words))
-        except ValueError as error:
-            raise PointingError(Code.BAD_IMAGE, str(error)) from error
-        decoded = self._decode(dict(inputs), should_stop, started)
-        decoding = time.perf_counter()
-        answer = self.processor.decode(decoded.token_ids)
-        spoken = spoken_points(answer)
-        if not spoken and not says_absent(answer):
-            raise PointingError(
-                Code.UNPARSEABLE,
-                f"the model's answer holds no point: {answer[:120]!r}; ask for a thing it can see",
-            )
-        points = self._points(spoken, decoded, image_HW3.shape[:2], words)
-        return Pointing(
-            points=tuple(points[:max_points] if max_points else points),
-            answer=answer,
-            absent=not spoken,
-            durations=replace(
-                decoded.durations, decode_s=decoded.durations.decode_s + time.perf_counter() - decoding
+        look = self.look(image_HW3, should_stop=should_stop)
+        pointing = self.point_in(look, words, max_points=max_points, should_stop=should_stop)
+        durations = pointing.durations
+        return replace(
+            pointing,
+            durations=ModelDurations(
+                look.vision_s, look.encoded.prefill_s + durations.prefill_s, durations.decode_s
             ),
         )
 
-    def _decode(self, inputs: dict[str, Tensor], should_stop: Callable[[], bool], started: float) -> Decoded:
-        """Greedy answer, token by token, so that a stop is seen at each; `started` is when vision began."""
-        device, core = self.model.device, self.model.model
-        inputs = {name: value.to(device) for name, value in inputs.items()}
-        with torch.inference_mode():
-            _go_on(should_stop)
-            image_tokens = core.vision_backbone(inputs["images"], inputs["image_masks"])
-            seen = time.perf_counter()
-            _go_on(should_stop)
-            cache = DynamicCache(config=self.model.config.text_config)
-            embeds = core.embed(inputs["input_ids"], image_tokens, inputs["image_input_idx"])
-            logits = self._next_logits(embeds, cache)
-            read = time.perf_counter()
-            token_ids: list[int] = []
-            probabilities: list[Tensor] = []
-            for _ in range(MAX_NEW_TOKENS):
-                _go_on(should_stop)
-                token = int(logits.argmax())
-                if token == self.processor.eos_token_id:
-                    break
-                token_ids.append(token)
-                probabilities.append(logits.float().softmax(-1).cpu())
-                logits = self._next_logits(core.wte(torch.tensor([[token]], device=device)), cache)
-        done = time.perf_counter()
-        width = self.model.config.embedding_size
-        return Decoded(
-            tuple(token_ids),
-            torch.stack(probabilities) if probabilities else torch.zeros(0, width),
-            ModelDurations(seen - started, read - seen, done - read),
+    def point_in(
+        self,
+        look: Look,
+        target: str,
+        *,
+        max_points: int = 0,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_points: Callable[[Sequence[SpokenPoint]], None] | None = None,
+    ) -> Pointing:
+        """As `point`, in a picture that was looked at before. `on_points` hears all points so far at each new one."""
+        words = clean_target(target)
+        prompt = self._prompt(words)
+        controller = self._controller(max_points)
+        started = time.perf_counter()
+        steps: list[Step] = []
+        first_s, told = started, 0
+        with _as_pointing_errors():
+            for step in self.engine.ask(
+                look.encoded, prompt, controller, max_new_tokens=MAX_NEW_TOKENS, should_stop=should_stop
+            ):
+                if not steps:
+                    first_s = time.perf_counter()
+                steps.append(step)
+                if on_points is None:
+                    continue
+                so_far = spoken_points(self.processor.decode([step.token_id for step in steps]))
+                if len(so_far) > told:
+                    told = len(so_far)
+                    on_points(so_far)
+            answer = self._answer_tokens(steps)
+            pointing = self._read(answer, look, prompt, words, max_points)
+        done_s = time.perf_counter()
+        return replace(pointing, durations=ModelDurations(0.0, first_s - started, done_s - first_s))
+
+    def point_many(
+        self,
+        look: Look | Sequence[Look],
+        targets: Sequence[str],
+        *,
+        max_points: int = 0,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[Pointing | PointingError]:
+        """Several things at once, all in one picture or each in its own, in one batch.
+
+        An answer that holds no point comes back as the error that `point` would have raised.
+        """
+        cleaned = [clean_target(target) for target in targets]
+        looks = [look] * len(cleaned) if isinstance(look, Look) else list(look)
+        prompts = [self._prompt(words) for words in cleaned]
+        controllers = [self._controller(max_points) for _ in cleaned]
+        started = time.perf_counter()
+        with _as_pointing_errors():
+            answers = self.engine.ask_many(
+                [look.encoded for look in looks],
+                prompts,
+                controllers,
+                max_new_tokens=MAX_NEW_TOKENS,
+                should_stop=should_stop,
+            )
+        each_s = (time.perf_counter() - started) / max(len(cleaned), 1)
+        pointings: list[Pointing | PointingError] = []
+        for steps, at, prompt, words in zip(answers, looks, prompts, cleaned, strict=True):
+            try:
+                pointing = self._read(self._answer_tokens(steps), at, prompt, words, max_points)
+                pointings.append(replace(pointing, durations=ModelDurations(0.0, 0.0, each_s)))
+            except PointingError as error:
+                pointings.append(error)
+        return pointings
+
+    def _prompt(self, words: str) -> list[int]:
+        return list(
+            self.processor.tokenizer.encode(format_prompt(pointing_prompt(words)), add_special_tokens=False)
         )
 
-    def _next_logits(self, embeds_1SD: Tensor, cache: DynamicCache) -> Tensor:
-        hidden = self.model.model.language_model(
-            inputs_embeds=embeds_1SD, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        logits_V: Tensor = self.model.lm_head(hidden[0, -1])
-        return logits_V
+    def _controller(self, max_points: int) -> PointController:
+        return PointController(
+            self.processor.tokenizer,
+            max_points,
+            foresees=self.settings.foresees,
+            stops_early=self.settings.stops_early,
+        )
+
+    def _answer_tokens(self, steps: Sequence[Step]) -> AnswerTokens:
+        return AnswerTokens(
+            [step.token_id for step in steps],
+            [step.logits_V for step in steps],
+            self.processor.tokenizer,
+            self._digits,
+        )
+
+    def _read(
+        self, answer: AnswerTokens, look: Look, prompt: Sequence[int], words: str, max_points: int
+    ) -> Pointing:
+        spoken = spoken_points(answer.text)
+        absent = says_absent(answer.text)
+        if not spoken and not absent:
+            raise PointingError(
+                Code.UNPARSEABLE,
+                f"the model's answer holds no point: {answer.text[:120]!r}; ask for a thing it can see",
+            )
+        # The first token decides between pointing and "There are none."
+        first = answer.probability(0)
+        wanted = spoken[:max_points] if max_points else spoken
+        return Pointing(
+            points=tuple(self._points(wanted, answer, look, prompt, words, first)),
+            answer=answer.text,
+            absent=absent,
+            durations=ModelDurations(),
+            absence=first if absent else 1.0 - first,
+        )
 
     def _points(
-        self, spoken: Sequence[SpokenPoint], decoded: Decoded, size: tuple[int, int], words: str
+        self,
+        spoken: Sequence[SpokenPoint],
+        answer: AnswerTokens,
+        look: Look,
+        prompt: Sequence[int],
+        words: str,
+        pointing: float,
     ) -> list[Point2D]:
-        height, width = size
-        starts = _token_starts(self.processor, decoded.token_ids)
-        # The first token decides between pointing and "There are none."
-        pointing = float(decoded.probabilities_NV[0, decoded.token_ids[0]]) if spoken else 0.0
-        points = []
-        for index, point in enumerate(spoken):
-            x = coordinate(self._number(point.x_span, starts, decoded))
-            y = coordinate(self._number(point.y_span, starts, decoded))
-            sigma_px = float(np.hypot(x.sigma / 100 * width, y.sigma / 100 * height) / np.sqrt(2))
-            points.append(
-                Point2D(
-                    u=min(point.x / 100 * width, width - 1.0),
-                    v=min(point.y / 100 * height, height - 1.0),
-                    label=point.label or words,
-                    confidence=min(pointing * x.near * y.near, 1.0),
-                    sigma_px=sigma_px,
-                    index=index,
-                )
+        width, height = look.size
+        numbers = [answer.number(span) for point in spoken for span in (point.x_span, point.y_span)]
+        followed = self._follow(numbers, answer, look, prompt)
+        tokens = [[token for _, token in number] for number in numbers]
+        spread = [coordinate(of, after) for of, after in zip(tokens, followed, strict=True)]
+        return [
+            Point2D(
+                u=min(point.x / 100 * width, width - 1.0),
+                v=min(point.y / 100 * height, height - 1.0),
+                label=point.label or label_of(words),
+                confidence=min(pointing * x.near * y.near, 1.0),
+                sigma_px=float(np.hypot(x.sigma / 100 * width, y.sigma / 100 * height) / np.sqrt(2)),
+                index=index,
             )
-        return points
+            for index, (point, x, y) in enumerate(zip(spoken, spread[::2], spread[1::2], strict=True))
+        ]
 
-    def _number(self, span: tuple[int, int], starts: Sequence[int], decoded: Decoded) -> list[NumberToken]:
-        """The tokens that spell the number at `span` of the answer, with what else could have stood there."""
-        tokens = []
-        for position, (start, end) in enumerate(zip(starts, [*starts[1:], span[1]], strict=True)):
-            if start < span[0] or start >= span[1] or start == end:
-                continue
-            chosen = decoded.token_ids[position]
-            row = decoded.probabilities_NV[position]
-            others = tuple(
-                (self._numeric[int(token)], float(p))
-                for token, p in zip(self._numeric_ids, row[self._numeric_ids], strict=True)
-                if int(token) != chosen and p > 1e-4
+    def _follow(
+        self,
+        numbers: Sequence[list[tuple[int, NumberToken]]],
+        answer: AnswerTokens,
+        look: Look,
+        prompt: Sequence[int],
+    ) -> list[dict[Branch, tuple[Alternative, ...]]]:
+        """How the model would have gone on after likely other beginnings of each number; all in one batch."""
+        followed: list[dict[Branch, tuple[Alternative, ...]]] = [{} for _ in numbers]
+        if not self.settings.follows_doubts:
+            return followed
+        wanted = [
+            (number, branch, at[branch.place])
+            for number, at in enumerate([[index for index, _ in of] for of in numbers])
+            for branch in branches([token for _, token in numbers[number]])
+            if branch.is_worth_following
+        ]
+        if wanted:
+            logits = self.engine.next_logits(
+                look.encoded,
+                [[*prompt, *answer.token_ids[:index], branch.token_id] for _, branch, index in wanted],
             )
-            text = self._numeric.get(chosen)
-            if text is None:
-                continue
-            tokens.append(NumberToken(text, float(row[chosen]), others))
-        return tokens
+            for (number, branch, _), row in zip(wanted, logits, strict=True):
+                followed[number][branch] = self._digits.alternatives(row.float().softmax(-1).cpu())
+        return followed
 
 
-def _go_on(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise PointingError(Code.CANCELLED, "stopped while the model was answering")
-
-
-def _token_starts(processor: MolmoProcessor, token_ids: Sequence[int]) -> list[int]:
-    """Where each token begins in the decoded answer, in characters."""
-    starts, length = [], 0
-    for count in range(1, len(token_ids) + 1):
-        starts.append(length)
-        length = len(processor.decode(token_ids[:count]))
-    return starts
+@contextmanager
+def _as_pointing_errors() -> Iterator[None]:
+    """Turns what the engine raises into outcomes."""
+    try:
+        yield
+    except Stopped as error:
+        raise PointingError(Code.CANCELLED, str(error)) from error
+    except OutOfMemory as error:
+        raise PointingError(Code.OUT_OF_MEMORY, str(error)) from error
+    except ContextExceeded as error:
+        raise PointingError(Code.INVALID_REQUEST, str(error)) from error

@@ -11,6 +11,7 @@ from molmo_ros.outcome import Code, PointingError
 MAX_TARGET_CHARACTERS = 256
 
 _ARTICLE = re.compile(r"^(?:the|a|an|any|all|every)\s+", re.IGNORECASE)
+_QUANTIFIER = re.compile(r"^(?:(?:the|a|an|any|all|every)\s+)+", re.IGNORECASE)
 _COMMAND = re.compile(r"^(?:please\s+)?point\s+(?:to|at)(?:\s+|$)", re.IGNORECASE)
 
 
@@ -38,3 +39,8 @@ def clean_target(target: str, max_characters: int = MAX_TARGET_CHARACTERS) -> st
 def pointing_prompt(target: str) -> str:
     """Molmo's plain pointing question for a cleaned target, with an article where there is none."""
     return f"Point to {target}." if _ARTICLE.match(target) else f"Point to the {target}."
+
+
+def label_of(target: str) -> str:
+    """A cleaned target as a label: without articles and the like ("the red mug" -> "red mug")."""
+    return _QUANTIFIER.sub("", target) or target

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molmo_ros.pointing.confidence import NumberToken, coordinate, is_numeric
+from molmo_ros.pointing.confidence import Alternative, NumberToken, branches, coordinate, is_numeric
 
 
 def digits(number: str, sure: float = 1.0) -> list[NumberToken]:
@@ -16,7 +16,7 @@ def digits(number: str, sure: float = 1.0) -> list[NumberToken]:
     rest = (1 - sure) / 9
     return [
         NumberToken(c, 1.0, ()) if c == "." else
-        NumberToken(c, sure, tuple((d, rest) for d in "0123456789" if d != c and rest > 0))
+        NumberToken(c, sure, tuple(Alternative(d, rest) for d in "0123456789" if d != c and rest > 0))
         for c in number
     ]  # fmt: skip
 
@@ -51,24 +51,54 @@ def test_doubt_in_the_first_digit_costs_more_than_in_the_last() -> None:
 
 
 def test_a_neighbouring_digit_is_no_loss() -> None:
-    tokens = [*digits("4"), NumberToken("5", 0.5, (("6", 0.5),)), *digits(".5")]
+    tokens = [*digits("4"), NumberToken("5", 0.5, (Alternative("6", 0.5),)), *digits(".5")]
     assert coordinate(tokens).near == pytest.approx(1.0)
 
 
 def test_the_far_alternative_is_counted_against_it() -> None:
-    tokens = [NumberToken("4", 0.6, (("9", 0.4),)), *digits("5.5")]
+    tokens = [NumberToken("4", 0.6, (Alternative("9", 0.4),)), *digits("5.5")]
     result = coordinate(tokens)
     assert result.near == pytest.approx(0.6)
     assert result.sigma == pytest.approx(math.sqrt(0.4 * (49.5**2 + 100 / 12)), rel=0.01)
 
 
+def test_a_likely_branch_that_was_followed_counts_where_it_would_have_led() -> None:
+    tokens = [NumberToken("6", 0.6, (Alternative("5", 0.4),)), *digits("0.1")]
+    (branch,) = (b for b in branches(tokens) if b.is_worth_following)
+    assert (branch.low, branch.high, branch.mass) == (50.0, 60.0, 0.4)
+    unknown = coordinate(tokens)
+    beside = coordinate(tokens, {branch: (Alternative("9", 1.0),)})
+    away = coordinate(tokens, {branch: (Alternative("0", 1.0),)})
+    assert unknown.near == pytest.approx(0.6 + 0.4 * 0.29)
+    assert beside.near == pytest.approx(1.0)
+    assert away.near == pytest.approx(0.6)
+    assert beside.sigma < unknown.sigma < away.sigma
+
+
+def test_a_followed_branch_may_end_before_the_point() -> None:
+    tokens = [NumberToken("6", 0.6, (Alternative("5", 0.4),)), *digits("0.1")]
+    (branch,) = (b for b in branches(tokens) if b.is_worth_following)
+    shorter = coordinate(tokens, {branch: (Alternative(".", 1.0),)})
+    assert shorter.near == pytest.approx(0.6)
+    assert shorter.sigma == pytest.approx(math.sqrt(0.4 * (54.6**2 + 1 / 12)), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("probability", "text", "worth"), [(0.04, "5", False), (0.06, "5", True), (0.5, "52", False)]
+)
+def test_only_likely_and_wide_branches_are_followed(probability: float, text: str, worth: bool) -> None:
+    tokens = [NumberToken("6", 1 - probability, (Alternative(text, probability),)), *digits("0.1")]
+    (branch,) = branches(tokens)
+    assert branch.is_worth_following == worth
+
+
 def test_a_number_may_be_one_token() -> None:
-    one = coordinate([NumberToken("45", 0.8, (("90", 0.2),)), *digits(".5")])
+    one = coordinate([NumberToken("45", 0.8, (Alternative("90", 0.2),)), *digits(".5")])
     assert one.near == pytest.approx(0.8)
 
 
 def test_an_alternative_that_spells_no_number_is_lost_confidence() -> None:
-    tokens = [*digits("42."), NumberToken("5", 0.9, ((".", 0.1),))]
+    tokens = [*digits("42."), NumberToken("5", 0.9, (Alternative(".", 0.1),))]
     assert coordinate(tokens).near == pytest.approx(0.9)
 
 

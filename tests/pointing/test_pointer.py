@@ -13,8 +13,9 @@ from PIL import Image
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
-from molmo_ros.pointing.pointer import LocalPointer, Pointing
+from molmo_ros.pointing.pointer import LocalPointer, Pointing, Settings
 from molmo_ros.pointing.prompts import pointing_prompt
+from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene
 
 GOLDENS = Path(__file__).parent.parent / "data" / "goldens"
@@ -46,18 +47,19 @@ def test_an_empty_target_and_a_broken_image_are_refused() -> None:
     assert code_of("mug", picture().astype(np.float32), bundled()) == Code.BAD_IMAGE
 
 
-def test_a_stop_is_seen_at_the_next_token() -> None:
+@pytest.mark.parametrize("allowed", [0, 3, 9, 20, 30])
+def test_a_stop_is_seen_at_once_at_any_stage(allowed: int) -> None:
     asked = 0
 
     def stop() -> bool:
         nonlocal asked
         asked += 1
-        return asked > 5
+        return asked > allowed
 
     with pytest.raises(PointingError) as caught:
         bundled().point(picture(), "the red cube", should_stop=stop)
     assert caught.value.outcome.code == Code.CANCELLED
-    assert asked == 6
+    assert asked == allowed + 1
 
 
 @cache
@@ -85,19 +87,69 @@ def test_points_carry_confidence_spread_and_the_models_label() -> None:
         for index, point in enumerate(pointing.points):
             assert 0 < point.confidence <= 1
             assert 0 < point.sigma_px < 640 and math.isfinite(point.sigma_px)
-            assert point.index == index and point.label in pointing.answer
+            assert point.index == index and point.label.split()[-1] in KINDS
             assert 0 <= point.u <= 639 and 0 <= point.v <= 479
         assert pointing.durations.decode_s > 0 and pointing.durations.vision_s > 0
 
 
-def test_greedy_decoding_is_what_generate_does() -> None:
+def generated(target: str) -> str:
     pointer = bundled()
-    inputs = pointer.processor(images=picture(), text=pointing_prompt("the red cube"))
+    inputs = pointer.processor(images=picture(), text=pointing_prompt(target))
     tokens = pointer.model.generate(
         **inputs, max_new_tokens=192, do_sample=False, eos_token_id=pointer.processor.eos_token_id
     )
-    answer = pointer.processor.decode(tokens[0, inputs["input_ids"].shape[1] :])
-    assert pointer.point(picture(), "the red cube").answer == answer
+    return pointer.processor.decode(tokens[0, inputs["input_ids"].shape[1] :])
+
+
+TARGETS = ("the red cube", "the blue mug", "a white ring", "the cubes", "the green bottle")
+
+
+@pytest.mark.parametrize("foresees", [True, False])
+def test_whole_answers_are_what_generate_says(foresees: bool) -> None:
+    pointer = LocalPointer(
+        bundled().model, bundled().processor, Settings(stops_early=False, foresees=foresees)
+    )
+    look = pointer.look(picture())
+    for target in TARGETS:
+        assert pointer.point_in(look, target).answer == generated(target)
+
+
+def test_answers_that_stop_early_begin_the_same_and_hold_the_same_points() -> None:
+    look = bundled().look(picture())
+    whole = LocalPointer(bundled().model, bundled().processor, Settings(stops_early=False))
+    for target in TARGETS:
+        early, late = bundled().point_in(look, target), whole.point_in(look, target)
+        assert late.answer.startswith(early.answer)
+        assert early.absent == late.absent
+        for one, other in zip(early.points, late.points, strict=True):
+            assert (one.u, one.v) == (other.u, other.v)
+            assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
+
+
+def test_many_targets_at_once_are_answered_as_one_by_one() -> None:
+    look = bundled().look(picture())
+    one_by_one = [bundled().point_in(look, target) for target in TARGETS]
+    for many, one in zip(bundled().point_many(look, TARGETS), one_by_one, strict=True):
+        assert isinstance(many, Pointing)
+        assert many.answer == one.answer and many.absent == one.absent
+        assert [(p.u, p.v) for p in many.points] == [(p.u, p.v) for p in one.points]
+
+
+def test_points_are_told_as_they_come() -> None:
+    told: list[int] = []
+    look = bundled().look(picture())
+    for target in TARGETS:
+        told.clear()
+        pointing = bundled().point_in(look, target, on_points=lambda points: told.append(len(points)))
+        assert told == list(range(1, len(pointing.points) + 1))
+
+
+def test_points_beyond_the_wanted_ones_are_not_waited_for() -> None:
+    look = bundled().look(picture())
+    for target in TARGETS:
+        every = bundled().point_in(look, target).points
+        first = bundled().point_in(look, target, max_points=1).points
+        assert [(p.u, p.v) for p in first] == [(p.u, p.v) for p in every[:1]]
 
 
 def test_no_gradients_are_kept() -> None:

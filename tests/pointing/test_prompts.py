@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molmo_ros.outcome import Code, PointingError
-from molmo_ros.pointing.prompts import MAX_TARGET_CHARACTERS, clean_target, pointing_prompt
+from molmo_ros.pointing.prompts import MAX_TARGET_CHARACTERS, clean_target, label_of, pointing_prompt
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,16 @@ def test_cleaning_twice_is_cleaning_once(said: str) -> None:
 )
 def test_prompts_have_one_article(target: str, prompt: str) -> None:
     assert pointing_prompt(target) == prompt
+
+
+@pytest.mark.parametrize(
+    ("target", "label"),
+    [
+        ("the red mug", "red mug"),
+        ("red mug", "red mug"),
+        ("all the mugs", "mugs"),
+        ("theatre seat", "theatre seat"),
+    ],
+)
+def test_a_label_has_no_article(target: str, label: str) -> None:
+    assert label_of(target) == label
