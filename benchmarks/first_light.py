@@ -9,8 +9,6 @@ wall-clock of this machine under its present load.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import signal
 import statistics
@@ -20,11 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rclpy
+from figures import Figure, parser, report
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -40,20 +39,6 @@ MODEL_STAGES = ("vision", "prefill", "decode")
 UP_WITHIN_S = 300.0
 REPLY_WITHIN_S = 60.0
 MODEL_UNAVAILABLE = 503
-
-
-@dataclass(frozen=True)
-class Figure:
-    """`goal` is an upper bound in `unit`; None for figures that only inform."""
-
-    name: str
-    value: float
-    unit: str
-    goal: float | None = None
-
-    @property
-    def met(self) -> bool | None:
-        return None if self.goal is None else self.value <= self.goal
 
 
 @dataclass(frozen=True)
@@ -302,14 +287,11 @@ def _seconds(duration: Any) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    arguments = parser(__doc__, "12 calls instead of 50")
+    arguments.add_argument(
+        "--params", type=Path, metavar="FILE", help="parameters of the pointing node (YAML)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--quick", action="store_true", help="12 calls instead of 50: under a minute")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
-    parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the pointing node (YAML)")
-    options = parser.parse_args()
+    options = arguments.parse_args()
 
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -330,17 +312,8 @@ def main() -> int:
         return 2
     finally:
         client.close()
-    for figure in found:
-        verdict = (
-            "" if figure.goal is None else f"goal {figure.goal:8.1f}  {'met' if figure.met else 'MISSED'}"
-        )
-        print(f"{figure.name:72} {figure.value:8.1f} {figure.unit:12} {verdict}".rstrip())
-    if options.json:
-        options.json.write_text(
-            json.dumps([asdict(figure) | {"met": figure.met} for figure in found], indent=2) + "\n"
-        )
     log.unlink()
-    return 1 if options.check and any(figure.met is False for figure in found) else 0
+    return report(found, options)
 
 
 if __name__ == "__main__":

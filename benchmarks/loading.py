@@ -11,19 +11,16 @@ over what the imports take.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from figures import Figure, parser, report
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from safetensors import safe_open
 
 from molmo_ros.molmo import MolmoConfig, MolmoForConditionalGeneration, MolmoImageProcessor
@@ -31,20 +28,6 @@ from molmo_ros.molmo.image_processing import ImageMarks
 
 LOADING_GOAL, MEMORY_GOAL, PICTURE_GOAL_MS = 1.5, 1.15, 60.0
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """`goal` is an upper bound in `unit`."""
-
-    name: str
-    value: float
-    unit: str
-    goal: float
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.goal
 
 
 def write_checkpoint(folder: Path, megabytes: int) -> None:
@@ -152,29 +135,15 @@ def measure(megabytes: int, repeats: int) -> list[Figure]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="200 MB instead of 1 GB")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--as", dest="dtype", choices=DTYPES, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser(__doc__, "200 MB instead of 1 GB")
+    options.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--as", dest="dtype", choices=DTYPES, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if arguments.memory_of:
         sys.stdout.write(f"{memory_of_loading(arguments.memory_of, arguments.dtype)}\n")
         return 0
     figures = measure(*((200, 3) if arguments.quick else (1000, 3)))
-    table = Table("figure", "measured", "goal", "met")
-    for figure in figures:
-        table.add_row(
-            figure.name,
-            f"{figure.value:.2f} {figure.unit}",
-            f"{figure.goal:g}",
-            "yes" if figure.met else "no",
-        )
-    Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(f) | {"met": f.met} for f in figures], indent=1))
-    return 1 if arguments.check and not all(figure.met for figure in figures) else 0
+    return report(figures, arguments)
 
 
 if __name__ == "__main__":

