@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,7 +15,7 @@ from transformers.utils import is_accelerate_available
 
 from .modeling import MolmoForConditionalGeneration
 from .processing import MolmoProcessor
-from .quantization import QUANTIZATIONS, Quantization, quantize
+from .quantization import QUANTIZATIONS, quantize
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,7 +61,7 @@ def load_checkpoint(
         )
         _refuse_gaps(folder, report)
         model.to(device)
-        quantize(model, cast(Quantization, quantization))
+        quantize(model, quantization)
     except CheckpointError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:

@@ -169,6 +169,7 @@ class MolmoModel(MolmoPreTrainedModel):
                     image_masks = images.new_ones(images.shape[:3])
                 image_tokens = self.vision_backbone(images, image_masks)
             inputs_embeds = self.embed(input_ids, image_tokens, image_input_idx)
+        assert inputs_embeds is not None
         starts_here = past_key_values is None or past_key_values.get_seq_length() == 0
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2 and starts_here:
             # Left padding does not count, so that a row of a batch sees the positions it has alone.

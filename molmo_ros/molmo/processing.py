@@ -122,9 +122,11 @@ class MolmoProcessor(ProcessorMixin):
             ValueError: another number of pictures than of questions.
         """
         questions = [text] if isinstance(text, str) else list(text)
-        pictures = list(images) if isinstance(images, (list, tuple)) else [images]
-        if images is None:
-            pictures = [None] * len(questions)
+        pictures: list[Picture | None] = [None] * len(questions)
+        if isinstance(images, (Image.Image, np.ndarray)):
+            pictures = [images]
+        elif images is not None:
+            pictures = list(images)
         if len(pictures) != len(questions):
             raise ValueError(
                 f"{len(pictures)} pictures for {len(questions)} questions; give one picture, or None, for each"
@@ -200,7 +202,7 @@ def _left_padded(rows: list[_Row], pad_token_id: int) -> dict[str, torch.Tensor]
     for index, row in enumerate(rows):
         input_ids[index, length - len(row.input_ids) :] = row.input_ids
         attention_mask[index, length - len(row.input_ids) :] = 1
-    padded = {"input_ids": input_ids, "attention_mask": attention_mask}
+    padded: dict[str, np.ndarray] = {"input_ids": input_ids, "attention_mask": attention_mask}
     seen = [row.picture for row in rows if row.picture is not None]
     if seen:
         crops = max(len(picture.images) for picture in seen)

@@ -76,7 +76,7 @@ def main() -> int:
     arguments = parser.parse_args()
     loaded = LocalPointer.from_folder(arguments.model)
     raw = LocalPointer(loaded.model, loaded.processor)
-    asked = evaluate(raw, range(FIRST_SEED, FIRST_SEED + arguments.scenes))
+    (asked,) = evaluate([raw], range(FIRST_SEED, FIRST_SEED + arguments.scenes))
     calibration = fit(asked)
     calibration.save(arguments.model)
     before = figures_of_confidence(asked)
