@@ -386,7 +386,9 @@ class Engine:
         rows = len(pictures)
         slots = self._slots.get(rows)
         if slots is None or slots.slots < capacity:
-            slots = self._slots[rows] = Slots(rows, -(-capacity // SLOT_STEP) * SLOT_STEP)
+            slots = self._slots[rows] = Slots(
+                rows, -(-capacity // SLOT_STEP) * SLOT_STEP, for_graphs=self.compiled
+            )
             self._loaded[rows] = [_nothing] * rows
         for row, picture in enumerate(pictures):
             if self._loaded[rows][row]() is not picture:

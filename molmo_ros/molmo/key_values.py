@@ -49,11 +49,12 @@ class PrefixWriter:
 class Slots:
     """Memory for the keys and values of B rows with S slots each, laid out once and used again.
 
-    A layer's part is made on that layer's own device when the layer first stores something.
+    A layer's part is made on that layer's own device when the layer first stores something. `for_graphs` tells
+    torch.compile that it never moves, without which CUDA graphs would not take it.
     """
 
-    def __init__(self, rows: int, slots: int) -> None:
-        self.rows, self.slots = rows, slots
+    def __init__(self, rows: int, slots: int, *, for_graphs: bool = False) -> None:
+        self.rows, self.slots, self.for_graphs = rows, slots, for_graphs
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
@@ -64,6 +65,8 @@ class Slots:
             # Zeros, since a masked NaN is still a NaN.
             for part in (self.keys, self.values):
                 part[layer] = like_BHLE.new_zeros(self.rows, heads, self.slots, size)
+                if self.for_graphs:
+                    torch._dynamo.mark_static_address(part[layer])
         return self.keys[layer], self.values[layer]
 
     def load(self, row: int, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:

@@ -6,6 +6,8 @@ Only safetensors are read, and no code of the folder runs.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 class CheckpointError(ValueError):
-    """A folder that is not a usable Molmo checkpoint; the message says what is wrong and what would work."""
+    """A folder that is not a usable checkpoint; the message says what is wrong and what would work."""
 
 
 def load_checkpoint(
@@ -39,34 +41,87 @@ def load_checkpoint(
         CheckpointError: see its docstring.
     """
     folder = Path(folder)
-    _check_files(folder)
+    kind = model_type(folder)
+    if kind != "molmo":
+        raise CheckpointError(f"{folder / 'config.json'} says model_type {kind!r}; this loader reads 'molmo'")
+    read_json(folder, "tokenizer.json", "its tokenizer")
+    read_json(folder, "preprocessor_config.json", "its image settings")
+    if quantization not in QUANTIZATIONS:
+        raise CheckpointError(f"quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}")
+    with as_checkpoint_errors(folder, "a Molmo checkpoint"):
+        processor = MolmoProcessor.from_pretrained(folder)
+        model = load_model(MolmoForConditionalGeneration, folder, device, dtype)
+        quantize(model, quantization)
+    return model, processor
+
+
+def load_model(
+    model_class: Any, folder: Path, device: str, dtype: str, *, may_hold_more: bool = False, **more: Any
+) -> Any:
+    """A model in evaluation mode from a folder's safetensors, none of which may be missing or have another shape.
+
+    Args:
+        model_class: with transformers' `from_pretrained`.
+        folder: the checkpoint.
+        device: as for `load_checkpoint`.
+        dtype: as for `load_checkpoint`.
+        may_hold_more: whether tensors that the model has no place for are passed over.
+        more: for `from_pretrained`.
+
+    Raises:
+        CheckpointError: the weights are not whole, or not of this model, or `dtype` is unknown.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in _DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is not one of auto, {', '.join(_DTYPES)}")
-    if quantization not in QUANTIZATIONS:
-        raise CheckpointError(f"quantization {quantization!r} is not one of {', '.join(QUANTIZATIONS)}")
-    try:
-        processor = MolmoProcessor.from_pretrained(folder)
+    _check_weights(folder)
+    with as_checkpoint_errors(folder, f"a {model_type(folder)} checkpoint"):
         # With accelerate the weights go straight to the device, without it through the machine's memory.
         straight = device != "cpu" and is_accelerate_available()
-        model, report = MolmoForConditionalGeneration.from_pretrained(
+        model, report = model_class.from_pretrained(
             folder,
             dtype=_DTYPES[dtype],
             device_map={"": device} if straight else None,
             use_safetensors=True,
             output_loading_info=True,
+            **more,
         )
-        _refuse_gaps(folder, report)
-        model.to(device)
-        quantize(model, quantization)
+        _refuse_gaps(folder, {**report, "unexpected_keys": ()} if may_hold_more else report)
+        return model.to(device).eval()
+
+
+def model_type(folder: Path) -> str:
+    """What config.json says it is; CheckpointError where there is none."""
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}; give a folder with a checkpoint")
+    return str(read_json(folder, "config.json", "the sizes of the model").get("model_type"))
+
+
+def read_json(folder: Path, name: str, holds: str) -> dict[str, Any]:
+    """A file of the checkpoint; CheckpointError if it is missing or broken."""
+    if not (folder / name).is_file():
+        raise CheckpointError(f"{folder} has no {name} ({holds}); copy it from the release it belongs to")
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / name} is not readable JSON: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{folder / name} is no JSON object; copy it from the release it belongs to")
+    return content
+
+
+@contextmanager
+def as_checkpoint_errors(folder: Path, what: str) -> Iterator[None]:
+    """Turns what transformers and safetensors raise about the files of a folder into one clear line."""
+    try:
+        yield
     except CheckpointError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} does not load as a Molmo checkpoint: {_one_line(error)}") from error
-    return model.eval(), processor
+    except (SafetensorError, ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} does not load as {what}: {_one_line(error)}") from error
 
 
 def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:
@@ -84,24 +139,8 @@ def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:
             )
 
 
-def _check_files(folder: Path) -> None:
+def _check_weights(folder: Path) -> None:
     """The faults that have a plain name."""
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no folder {folder}; give a folder with a Molmo checkpoint")
-    for name, holds in {
-        "config.json": "the sizes of the model",
-        "tokenizer.json": "its tokenizer",
-        "preprocessor_config.json": "its image settings",
-    }.items():
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} has no {name} ({holds}); copy it from the release it belongs to")
-        try:
-            json.loads((folder / name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{folder / name} is not readable JSON: {_one_line(error)}") from error
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if kind != "molmo":
-        raise CheckpointError(f"{folder / 'config.json'} says model_type {kind!r}; this loader reads 'molmo'")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())

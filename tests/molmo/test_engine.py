@@ -341,3 +341,16 @@ def test_bfloat16_answers_are_those_of_generate_in_bfloat16() -> None:
     tokens = half.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     steps = list(asked.ask(asked.encode(image_inputs("D")), prompt("D", QUESTIONS[0]), max_new_tokens=4))
     assert tokens_of(steps) == tokens.tolist()
+
+
+@pytest.mark.slow
+def test_compiled_code_says_the_same() -> None:
+    compiled = Engine(model("D"), [processor("D").eos_token_id], compiled=True)
+    compiled.warm_up(image_inputs("D"), prompt("D", QUESTIONS[1]), max_new_tokens=3)
+    encoded = compiled.encode(image_inputs("D"))
+    for question in QUESTIONS:
+        steps = list(compiled.ask(encoded, prompt("D", question), max_new_tokens=LENGTH))
+        plain = list(engine().ask(encoded, prompt("D", question), max_new_tokens=LENGTH))
+        assert tokens_of(steps) == generated("D", question)
+        for one, other in zip(steps, plain, strict=True):
+            torch.testing.assert_close(one.logits_V, other.logits_V, atol=1e-4, rtol=1e-4)
