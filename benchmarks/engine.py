@@ -32,6 +32,7 @@ from molmo_ros.molmo.engine import EncodedImage, Engine, ImageInputs
 from molmo_ros.molmo.image_processing import MolmoImageProcessor
 from molmo_ros.molmo.key_values import Slots
 from molmo_ros.molmo.processing import format_prompt
+from molmo_ros.molmo.quantization import quantize
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.point_controller import PointController
 from molmo_ros.pointing.pointer import LocalPointer, Settings
@@ -173,6 +174,9 @@ def scripted_figures(repeats: int) -> list[Figure]:
         decode_step_s(plain_engine, encoded, prompt, repeats),
         one_row_seconds(model, 3 * repeats),
     )
+    batches = batch_figures(name, plain_engine, inputs, prompt, repeats)
+    quantize(model, "int8")
+    int8_s = decode_step_s(Engine(model, [-1]), encoded, prompt, repeats)
     return [
         Figure(name + "plain transformers, a question", plain_s * 1e3, "ms"),
         Figure(name + "engine, first question", first_s * 1e3, "ms"),
@@ -183,7 +187,8 @@ def scripted_figures(repeats: int) -> list[Figure]:
         Figure(name + "vision and prefill of the sgemm limit", 100 * reached, "%", 80.0, at_least=True),
         Figure(name + "decode step", step_s * 1e3, "ms"),
         Figure(name + "decode of the one-row limit", 100 * limit_s / step_s, "%", 75.0, at_least=True),
-        *batch_figures(name, plain_engine, inputs, prompt, repeats),
+        Figure(name + "decode step with int8 weights, of float32's", int8_s / step_s, "x", 1.0),
+        *batches,
     ]
 
 

@@ -114,7 +114,7 @@ class PointingPipeline:
         with _Timed(seconds, "geometry"):
             answer.found = tuple(self._found(frame, point, raw.T_target_camera) for point in pointing.points)
         answer.goal = goal_among(answer.found, self._parameters.select)
-        answer.outcome = outcome_of(answer.found, job.request.target)
+        answer.outcome = outcome_of(answer.found, job.request.target, pointing.absence)
 
     def _wait_for_frame(self, job: Job) -> RawFrame:
         timeout_s = max(job.left_s, 0.0)
@@ -203,10 +203,14 @@ def goal_among(found: tuple[Found, ...], select: str) -> int | None:
     )
 
 
-def outcome_of(found: tuple[Found, ...], target: str) -> Outcome:
-    """OK when at least one target is good; else why not, in the words of the first."""
+def outcome_of(found: tuple[Found, ...], target: str, absence: float = math.nan) -> Outcome:
+    """OK when at least one target is good; else why not, in the words of the first.
+
+    `absence`: probability that the target is not there, NaN when the model gives none.
+    """
     if not found:
-        return Outcome(Code.NOT_FOUND, f"the model sees no {target!r} in the image")
+        sure = "" if math.isnan(absence) else f" ({100 * absence:.0f} % sure)"
+        return Outcome(Code.NOT_FOUND, f"the model sees no {target!r} in the image{sure}")
     if any(each.outcome.ok for each in found):
         return Outcome()
     first = found[0].outcome

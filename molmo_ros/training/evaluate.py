@@ -31,6 +31,7 @@ from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene
 from molmo_ros.sim.truth import ObjectTruth, scene_truth
 from molmo_ros.training.confidence_figures import ConfidenceFigures, confidence_figures
+from molmo_ros.training.confidence_plot import reliability_svg
 from molmo_ros.training.questions import Thing, ask_absent
 from molmo_ros.training.scenes import LEAST_VISIBLE_SHARE, TEST_SEEDS
 
@@ -195,6 +196,7 @@ def main() -> int:
         "--quantization", nargs="+", default=["none"], choices=QUANTIZATIONS, metavar="BITS",
         help=f"weights of the language model: {', '.join(QUANTIZATIONS)}; several are asked the same questions",
     )  # fmt: skip
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="draw how often confidences come true")
     parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.scenes)
@@ -220,6 +222,10 @@ def main() -> int:
             for name, answers in asked.items()
         }
         arguments.json.write_text(json.dumps(written, indent=1))
+    if arguments.plot:
+        first = asked[arguments.quantization[0]]
+        title = f"{arguments.model.name}: {len(first)} questions about unseen tables"
+        arguments.plot.write_text(reliability_svg(figures_of_confidence(first).bins, title))
     return 1 if arguments.check and any(row.met is False for row in rows) else 0
 
 
