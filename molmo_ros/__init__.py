@@ -1,6 +1,8 @@
-"""Words to 3D goals: pointing with Molmo on a ROS 2 graph."""
+"""molmo_ros: point at things with Molmo, in three dimensions, on ROS 2."""
 
 import os
+
+__version__ = "0.1.0"
 
 # OpenMP reads this when torch is loaded. Its threads wait for each other many times in every layer; left to
 # themselves they do so spinning, and on a robot whose cores are busy each then burns the time that the other
