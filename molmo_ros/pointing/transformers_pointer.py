@@ -24,8 +24,8 @@ from molmo_ros.pointing.answer_tokens import AnswerTokens, Digits
 from molmo_ros.pointing.confidence import Coordinate, coordinate
 from molmo_ros.pointing.formats import PointFormat, Reading
 from molmo_ros.pointing.point import Point2D
-from molmo_ros.pointing.pointer import ModelDurations, Pointing
 from molmo_ros.pointing.prompts import clean_target, label_of
+from molmo_ros.pointing.protocol import ModelDurations, Pointing
 from molmo_ros.pointing.vlm_families import Family
 
 #: JSON takes about 30 tokens a point.

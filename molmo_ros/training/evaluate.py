@@ -25,7 +25,8 @@ from molmo_ros.molmo.quantization import QUANTIZATIONS
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.confidence import NEAR_PERCENT
-from molmo_ros.pointing.pointer import LocalPointer, Pointer
+from molmo_ros.pointing.pointer import LocalPointer
+from molmo_ros.pointing.protocol import Pointer
 from molmo_ros.sim.colours import COLOUR_NAMES
 from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene

@@ -13,8 +13,9 @@ from PIL import Image
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
-from molmo_ros.pointing.pointer import LocalPointer, Pointing, Settings
+from molmo_ros.pointing.pointer import LocalPointer, Settings
 from molmo_ros.pointing.prompts import pointing_prompt
+from molmo_ros.pointing.protocol import Pointing
 from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene
 from molmo_ros.training.evaluate import evaluate
