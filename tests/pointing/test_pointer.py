@@ -126,7 +126,8 @@ def test_whole_answers_are_what_generate_says(foresees: bool) -> None:
 
 def test_answers_that_stop_early_begin_the_same_and_hold_the_same_points() -> None:
     look = bundled().look(picture())
-    whole = LocalPointer(bundled().model, bundled().processor, Settings(stops_early=False))
+    settings, calibration = Settings(stops_early=False), bundled().calibration
+    whole = LocalPointer(bundled().model, bundled().processor, settings, calibration)
     for target in TARGETS:
         early, late = bundled().point_in(look, target), whole.point_in(look, target)
         assert late.answer.startswith(early.answer)
