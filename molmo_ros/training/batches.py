@@ -27,6 +27,9 @@ from molmo_ros.training.tabletop_model import DenseTruth
 #: say where, the one behind it is mostly chance, and the words around them (weight 1) are easy.
 DECISION_WEIGHT, DIGIT_WEIGHT, DECIMAL_WEIGHT = 5.0, 3.0, 0.3
 
+#: Of the questions for things that are there: those from here on name the kind alone, and the colour alone.
+BY_KIND_FROM, BY_COLOUR_FROM = 0.8, 0.68 / 0.75
+
 #: Longer answers would make every sequence of the batch longer.
 MOST_POINTS = 2
 
@@ -79,8 +82,9 @@ class QuestionBatches(IterableDataset[Batch]):
         pictures: int,
         questions: int,
         first_step: int = 0,
+        absent_share: float = 0.25,
     ) -> None:
-        self.shard, self.processor, self.grid = shard, processor, grid
+        self.shard, self.processor, self.grid, self.absent_share = shard, processor, grid, absent_share
         self.seed, self.pictures, self.questions, self.first_step = seed, pictures, questions, first_step
         blank = np.zeros((*grid.size, 3), np.uint8)
         frame = processor(images=blank, text="", formatted=True)
@@ -111,7 +115,7 @@ class QuestionBatches(IterableDataset[Batch]):
             if flip:
                 things = [Thing(t.colour, t.kind, 100.0 - t.x, t.y) for t in things]
             for _ in range(self.questions):
-                question = draw_question(things, rng)
+                question = draw_question(things, rng, self.absent_share)
                 packs.append((question, [self._token_of(things[i]) for i in question.targets]))
         return Batch(
             images=self.images(rows, flips, rng),
@@ -238,10 +242,10 @@ class QuestionBatches(IterableDataset[Batch]):
         )
 
 
-def draw_question(things: list[Thing], rng: np.random.Generator) -> Question:
-    """Mostly one thing by colour and kind; sometimes by one of the two; one in four is not there."""
+def draw_question(things: list[Thing], rng: np.random.Generator, absent_share: float = 0.25) -> Question:
+    """Mostly one thing by colour and kind; one in five by one of the two; a share is not there."""
     dice = rng.random()
-    if dice < 0.25 or not things:
+    if dice < absent_share or not things:
         return ask_absent(things, COLOUR_NAMES, KINDS, rng)
     labels = [thing.label for thing in things]
     few = [i for i, label in enumerate(labels) if labels.count(label) <= MOST_POINTS]
@@ -252,8 +256,9 @@ def draw_question(things: list[Thing], rng: np.random.Generator) -> Question:
         ask_by_kind(things, things[index].kind, rng),
         ask_by_colour(things, things[index].colour, rng),
     )
-    if 0.85 <= dice < 0.93 and len(by_kind.targets) <= MOST_POINTS:
+    rest = (dice - absent_share) / (1 - absent_share)
+    if BY_KIND_FROM <= rest < BY_COLOUR_FROM and len(by_kind.targets) <= MOST_POINTS:
         return by_kind
-    if dice >= 0.93 and len(by_colour.targets) <= MOST_POINTS:
+    if rest >= BY_COLOUR_FROM and len(by_colour.targets) <= MOST_POINTS:
         return by_colour
     return ask_about(things, index, rng)

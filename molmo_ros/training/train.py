@@ -52,7 +52,8 @@ class Lesson:
 
     `name`: "close_ups" (windows around single things, for the ViT), "pictures" (the whole image side), or
     "words" (everything, questions and answers included). The ViT, most of the work, learns in every
-    `vit_every`-th step.
+    `vit_every`-th step. `absent_share`: questions for things that are not there. `seed`: of the pictures' order
+    and the questions.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Lesson:
     warmup_steps: int
     decay_steps: int
     vit_every: int = 1
+    absent_share: float = 0.25
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in LESSONS:
@@ -425,7 +428,8 @@ def main() -> None:
                 train_shard,
                 processor,
                 grid,
-                seed=schedule.seed,
+                seed=lesson.seed,
+                absent_share=lesson.absent_share,
                 pictures=lesson.pictures_per_step,
                 questions=schedule.questions_per_picture if lesson.name == "words" else 1,
                 first_step=step,
