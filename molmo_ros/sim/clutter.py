@@ -42,9 +42,10 @@ def comb(grow: float, stout: float) -> Parts:
     """A back with three teeth, flat, as a capital E."""
     tooth, long = 0.012 + 0.003 * stout, 0.052 + 0.020 * grow
     high = 0.016
-    back = moved(rounded_box((tooth, long, high), edge_m=0.0015), (-0.35 * long, 0, 0))
+    reach = 0.6 * long
+    back = moved(rounded_box((tooth, long, high), edge_m=0.0015), ((tooth - reach) / 2, 0, 0))
     teeth = [
-        moved(rounded_box((0.62 * long, tooth, high), edge_m=0.0015), (0.02, y * (long - tooth) / 2, 0))
+        moved(rounded_box((reach, tooth, high), edge_m=0.0015), (0, y * (long - tooth) / 2, 0))
         for y in (-1, 0, 1)
     ]
     return Parts(joined(back, *teeth))
