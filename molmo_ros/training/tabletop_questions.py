@@ -39,9 +39,14 @@ COUNTING_TEMPLATES = (
     "point_count: {label}",
 )
 SET_TEMPLATES = (
-    *PLURAL_TEMPLATES,
+    "Point to all the {label}.",
+    "Point to the {label}.",
+    "Point to all {label}.",
     "Point to any {label}.",
+    "Where are the {label}?",
+    "Find all {label}.",
     "Show me all the {label}.",
+    "Locate all the {label}.",
     "pointing: {label}",
 )
 FREE_TEMPLATES = (

@@ -3,6 +3,7 @@ files."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ros_graph import LATCHED, UP_WITHIN_S, Behaviour, Caller, Camera, Graph, wa
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from molmo_ros.outcome import Code
+from molmo_ros.pointing import bundled_model_folder
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,6 +213,37 @@ def test_the_annotated_image_comes_when_somebody_looks(
     assert any(picture.data)
     assert picture.header.frame_id == behaviour.frame_id
     graph.drop(watcher)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "says"), [("tokenizer.json", "no tokenizer.json"), ("model.safetensors", "cut short")]
+)
+def test_a_broken_checkpoint_is_named_at_each_call_and_the_node_stays_up(
+    graph: Graph, tmp_path: Path, spoilt: str, says: str
+) -> None:
+    """The real loading code in the installed node."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(bundled_model_folder(), folder)
+    if spoilt == "tokenizer.json":
+        (folder / spoilt).unlink()
+    else:
+        (folder / spoilt).write_bytes((folder / spoilt).read_bytes()[:1000])
+    log, name = tmp_path / "log.txt", f"broken_{spoilt.partition('.')[0]}"
+    process = graph.start(
+        *[sys.executable, "-m", "molmo_ros.nodes.pointing_node", "--ros-args"],
+        *["-r", f"__node:={name}", "-p", f"model:={folder}"],
+        log=log,
+    )
+    caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
+    assert caller.is_up(), log.read_text()
+    assert wait_until(lambda: "loading" not in caller.point_to("the thing").outcome.message, 60.0)
+    for _ in range(2):
+        reply = caller.point_to("the thing")
+        assert reply.outcome.code == Code.MODEL_UNAVAILABLE
+        assert says in reply.outcome.message and "\n" not in reply.outcome.message
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_the_launch_file_starts_the_node_with_its_remappings(
