@@ -40,7 +40,7 @@ def ell(grow: float, stout: float) -> Parts:
 
 def comb(grow: float, stout: float) -> Parts:
     """A back with three teeth, flat, as a capital E."""
-    tooth, long = 0.012 + 0.003 * stout, 0.052 + 0.020 * grow
+    tooth, long = 0.0085 + 0.002 * stout, 0.052 + 0.020 * grow
     high = 0.016
     reach = 0.6 * long
     back = moved(rounded_box((tooth, long, high), edge_m=0.0015), ((tooth - reach) / 2, 0, 0))

@@ -160,16 +160,16 @@ def lemon(grow: float, stout: float) -> Parts:
     """Long and round, with a nub at both ends, lying."""
     half = _between(0.034, 0.046, grow)
     thick = half * _between(0.60, 0.68, stout)
-    t = np.linspace(-1, 1, 25)
+    t = np.linspace(-1, 1, 45)
     belly = thick * np.sqrt(np.clip(1 - (t / 0.93) ** 2, 0, None))
-    nub = 0.16 * thick * np.sqrt(np.clip(1 - ((np.abs(t) - 0.82) / 0.18) ** 2, 0, None))
+    nub = 0.24 * thick * np.sqrt(np.clip(1 - ((np.abs(t) - 0.82) / 0.18) ** 2, 0, None))
     radius = np.maximum(belly, nub)
     radius[[0, -1]] = 0.0
     profile = np.stack([radius, half * t], axis=1)
     slope = np.gradient(profile, axis=0)
     normals = np.stack([slope[:, 1], -slope[:, 0]], axis=1)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    return Parts(moved(turned(revolved(profile, normals, around=24), (0, 1, 0), np.pi / 2), (0, 0, thick)))
+    return Parts(moved(turned(revolved(profile, normals, around=20), (0, 1, 0), np.pi / 2), (0, 0, thick)))
 
 
 def screwdriver(grow: float, stout: float) -> Parts:
@@ -201,7 +201,7 @@ def screwdriver(grow: float, stout: float) -> Parts:
 
 def stapler(grow: float, stout: float) -> Parts:
     """A long low base and an arm above it that opens like a beak; no world of the bundled model has it."""
-    long, wide = _between(0.095, 0.125, grow), _between(0.024, 0.030, stout)
+    long, wide = _between(0.092, 0.132, grow), _between(0.024, 0.030, stout)
     base = rounded_box((long, wide, 0.011), edge_m=0.003)
     arm = turned(
         moved(rounded_box((0.94 * long, 0.92 * wide, 0.018), edge_m=0.005), (0.47 * long, 0, 0)),
