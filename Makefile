@@ -14,7 +14,7 @@ demo-live: ## the same, but stay up for your own words: tools/ask "the blue mug"
 	@tools/run python tools/demo.py --live
 
 test: lint ## lint, then all tests on a real ROS graph
-	@tools/run env ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-87} OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} python -m pytest
+	@tools/run env ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-87} OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=PASSIVE python -m pytest
 
 lint: ## ruff and mypy
 	@tools/run ruff check .

@@ -42,6 +42,7 @@ setup(
     extras_require={
         "sim": SIM,
         "planning": ["roboplan>=0.7,<0.8"],
+        "remote": ["httpx2>=2,<3"],
         "serving": ["ray[serve]>=2.40"],
         "training": TRAINING,
         "large": ["accelerate>=1.10"],

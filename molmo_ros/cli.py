@@ -60,7 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         "--rectified", action="store_true", help="the picture is rectified: use P instead of K and D"
     )
     point.add_argument(
-        "--model", type=Path, help="folder of a Molmo checkpoint (default: the bundled tabletop model)"
+        "--model", type=Path, help="folder of a checkpoint (default: the bundled tabletop model)"
+    )
+    point.add_argument(
+        "--point-format",
+        default="auto",
+        metavar="NAME",
+        help="how the model points, as docs/models.md names it (default: auto, for Molmo and Molmo2)",
     )
     point.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     point.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
@@ -81,11 +87,15 @@ def point_command(chosen: argparse.Namespace) -> int:
     image = read_picture(chosen.image)
     frame = read_frame(image, chosen)
     from molmo_ros.molmo.loading import CheckpointError
-    from molmo_ros.pointing.pointer import LocalPointer
+    from molmo_ros.pointing.loading import load_pointer
 
     try:
-        pointer = LocalPointer.from_folder(
-            chosen.model or bundled_model_folder(), chosen.device, chosen.dtype, chosen.quantization
+        pointer = load_pointer(
+            chosen.model or bundled_model_folder(),
+            chosen.device,
+            chosen.dtype,
+            chosen.quantization,
+            chosen.point_format,
         )
     except CheckpointError as error:
         raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error

@@ -137,6 +137,7 @@ def truncated(folder: Path) -> list[str | Path]:
         (no_tokenizer, "no tokenizer.json"),
         (truncated, "cut short"),
         (lambda f: [f / "picture.png", "mug", "--model", f / "nowhere"], "there is no folder"),
+        (lambda f: [f / "picture.png", "mug", "--point-format", "percent"], "unknown point format 'percent'"),
     ],
 )
 def test_a_bad_input_gets_one_clear_line(

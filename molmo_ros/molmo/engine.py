@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -213,7 +213,7 @@ class Engine:
         *,
         max_new_tokens: int = MAX_NEW_TOKENS,
         should_stop: Callable[[], bool] = _never,
-    ) -> Iterator[Step]:
+    ) -> Generator[Step, None, None]:
         """The answer to one question, step by step as it comes.
 
         Other callers wait until the iterator has ended or was closed.

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from molmo_ros.pointing.formats import AUTO, FORMATS
+
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
     from rclpy.node import Node
@@ -79,7 +81,14 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "model",
         "",
-        "Folder of a Molmo checkpoint. Empty: the small bundled model, which knows the simulated tabletop.",
+        "Folder of a checkpoint (docs/models.md). Empty: the small bundled model, which knows the simulated tabletop.",
+    ),
+    Parameter(
+        "point_format",
+        AUTO,
+        "How the model was trained to point; it cannot be told from the numbers. auto: for Molmo and Molmo2, "
+        "which have but one way.",
+        choices=(AUTO, *FORMATS),
     ),
     Parameter(
         "device",
@@ -273,6 +282,7 @@ class PointingParameters:
     """The values of all parameters, read once; units and meaning are those of `PARAMETERS`."""
 
     model: str
+    point_format: str
     device: str
     dtype: str
     quantization: str

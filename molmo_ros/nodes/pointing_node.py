@@ -66,14 +66,16 @@ def load_local_pointer(parameters: PointingParameters) -> Pointer:
     folder = Path(parameters.model).expanduser() if parameters.model else bundled_model_folder()
     if not folder.is_dir():
         raise PointingError(
-            Code.MODEL_UNAVAILABLE, f"there is no folder {folder}; parameter model names a Molmo checkpoint"
+            Code.MODEL_UNAVAILABLE, f"there is no folder {folder}; parameter model names a checkpoint"
         )
     # Here, because torch takes seconds to import and the node is up before.
     from molmo_ros.molmo.loading import CheckpointError
-    from molmo_ros.pointing.pointer import LocalPointer
+    from molmo_ros.pointing.loading import load_pointer
 
     try:
-        return LocalPointer.from_folder(folder, parameters.device, parameters.dtype, parameters.quantization)
+        return load_pointer(
+            folder, parameters.device, parameters.dtype, parameters.quantization, parameters.point_format
+        )
     except CheckpointError as error:
         raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error
 

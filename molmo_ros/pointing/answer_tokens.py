@@ -42,13 +42,15 @@ class AnswerTokens:
         logits_NV: Sequence[Tensor],
         tokenizer: PreTrainedTokenizerBase,
         digits: Digits,
+        keeps_special_tokens: bool = False,
     ) -> None:
         self.token_ids, self.digits = list(token_ids), digits
         self._logits_NV, self._tokenizer = logits_NV, tokenizer
+        self._keeps_special_tokens = keeps_special_tokens
 
     @cached_property
     def text(self) -> str:
-        """The whole answer, special tokens left out."""
+        """The whole answer, special tokens left out unless they are kept."""
         return self._text_of(len(self.token_ids))
 
     @cached_property
@@ -81,4 +83,5 @@ class AnswerTokens:
         return found
 
     def _text_of(self, count: int) -> str:
-        return str(self._tokenizer.decode(self.token_ids[:count], skip_special_tokens=True))
+        skips = not self._keeps_special_tokens
+        return str(self._tokenizer.decode(self.token_ids[:count], skip_special_tokens=skips))

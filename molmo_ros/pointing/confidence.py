@@ -94,17 +94,20 @@ def coordinate(
     tokens: Sequence[NumberToken],
     followed: Mapping[Branch, Sequence[Alternative]] = MappingProxyType({}),
     near_percent: float = NEAR_PERCENT,
+    edge: float = 100.0,
 ) -> Coordinate:
     """Distribution of the number that `tokens` spell, over what the model might have said instead.
 
     `followed` says of some branches what the model would have said next. What would have followed the others is
     taken as evenly spread. What would spell no number counts as neither near nor far, but is missing from
-    `near`. NaN when the tokens spell no number (a tokenizer that joins digits with other signs).
+    `near`. `edge` is the number that means the far side of the image: 100 for percent. NaN when the tokens spell
+    no number (a tokenizer that joins digits with other signs).
     """
     said = "".join(token.text for token in tokens)
     if not any(c.isdigit() for c in said):
         return Coordinate(near=math.nan, sigma=math.nan)
     value, whole_digits = float(said), len(said.split(".")[0])
+    reach, rounded_to = near_percent * edge / 100, 10.0 ** -len(said.partition(".")[2])
     spoken = math.prod(token.probability for token in tokens)
     near, square, mass = spoken, 0.0, spoken
     for branch in branches(tokens):
@@ -116,10 +119,11 @@ def coordinate(
                 if (branch.prefix + after.text).count(".") <= 1
             ]
         for low, high, weight in parts:
-            near += weight * _share_within(low, high, value - near_percent, value + near_percent)
+            near += weight * _share_within(low, high, value - reach, value + reach)
             square += weight * ((high - value) ** 3 - (low - value) ** 3) / (3 * (high - low))
             mass += weight
-    return Coordinate(near=near, sigma=math.sqrt(square / mass + 0.1**2 / 12) if mass > 0 else math.nan)
+    sigma = math.sqrt(square / mass + rounded_to**2 / 12) if mass > 0 else math.nan
+    return Coordinate(near=near, sigma=sigma * 100 / edge)
 
 
 def _range_of(prefix: str, whole_digits: int) -> tuple[float, float]:

@@ -18,6 +18,9 @@ from molmo_ros.pointing.prompts import pointing_prompt
 from molmo_ros.pointing.spoken_point import FRACTION, PER_MILLE, PERCENT, Extent, SpokenPoint
 from molmo_ros.pointing.tuple_grammar import tuple_points
 
+#: In configurations: the only format that a family of models speaks.
+AUTO = "auto"
+
 _PLACE = re.compile(r"\{(request|target)\}")
 
 
@@ -41,6 +44,7 @@ class PointFormat:
     Wordings that are no model's fixed task prompt are our own.
     `extent`: the numbers at the right and lower edge; None: the size in pixels of the model's resized input.
     `in_special_tokens`: the answer must be decoded with its special tokens, which this format is read from.
+    `first_token_decides`: between pointing and "There are none.", so that its probability is that of absence.
     """
 
     name: str
@@ -48,6 +52,7 @@ class PointFormat:
     extent: Extent | None
     reader: Callable[[str, Extent], list[SpokenPoint]]
     in_special_tokens: bool = False
+    first_token_decides: bool = False
 
     def prompt(self, target: str) -> str:
         """The question for a cleaned target (`prompts.clean_target`)."""
@@ -55,7 +60,9 @@ class PointFormat:
         return _PLACE.sub(lambda place: words[place.group(1)], self.template)
 
     def read(self, answer: str, input_size: tuple[int, int] | None = None) -> Reading:
-        """Everything an answer says, its points in percent of the original image. Any text can be read.
+        """What an answer says about one picture, its points in percent of the original. Any text can be read.
+
+        Points that the answer places in a second picture, or at a time in a video, are dropped.
 
         Args:
             answer: what the model said, whole or cut off.
@@ -65,7 +72,8 @@ class PointFormat:
         Raises:
             ValueError: a format in pixels was not given a positive size.
         """
-        points = self.reader(answer, self.extent_of(input_size))
+        spoken = self.reader(answer, self.extent_of(input_size))
+        points = [point for point in spoken if point.image in (None, 1) and point.time_s is None]
         absent = not points and (admits_none(answer) or is_empty_list(answer))
         return Reading(tuple(points), absent, 0 if absent else stated_total(answer))
 
@@ -84,6 +92,11 @@ class PointFormat:
         return Extent(*input_size)
 
 
+WHY_NOT_MOLMO_POINT = (
+    "MolmoPoint answers in special tokens that name patches of the preprocessed picture, not places in it, so its "
+    "text alone cannot be read"
+)
+
 _JSON_PIXELS = '{request} Answer with JSON only: [{"point_2d": [x, y], "label": "..."}], x and y in pixels.'
 _JSON_PER_MILLE = (
     '{request} Answer with JSON only: [{"point_2d": [x, y], "label": "..."}], x and y from 0 to 1000.'
@@ -92,15 +105,28 @@ _JSON_PER_MILLE = (
 FORMATS: dict[str, PointFormat] = {
     entry.name: entry
     for entry in (
-        PointFormat("molmo", "{request}", PERCENT, lambda answer, _: spoken_points(answer)),
+        PointFormat(
+            "molmo",
+            "{request}",
+            PERCENT,
+            lambda answer, _: spoken_points(answer),
+            first_token_decides=True,
+        ),
         # The sentence GraspMolmo was trained with (abhaybd/GraspMolmo, grasp_predictor.py); its target is a task.
         PointFormat(
             "graspmolmo",
             "Point to the grasp that would accomplish the following task: {target}",
             PERCENT,
             lambda answer, _: spoken_points(answer),
+            first_token_decides=True,
         ),
-        PointFormat("molmo2", "{request}", PER_MILLE, lambda answer, _: molmo2_points(answer)),
+        PointFormat(
+            "molmo2",
+            "{request}",
+            PER_MILLE,
+            lambda answer, _: molmo2_points(answer),
+            first_token_decides=True,
+        ),
         PointFormat("molmo2_compact_v1", "{request}", PERCENT, compact_points),
         PointFormat("molmo2_compact_v2", "{request}", PER_MILLE, compact_points),
         PointFormat(
@@ -155,8 +181,5 @@ def point_format(name: str) -> PointFormat:
         return FORMATS[name]
     valid = ", ".join(FORMATS)
     if re.sub(r"\W|_", "", name).lower() == "molmopoint":
-        raise ValueError(
-            "MolmoPoint answers in special tokens that name patches of the preprocessed picture, not places in "
-            f"it, so its text alone cannot be read; choose a model that speaks one of: {valid}"
-        )
+        raise ValueError(f"{WHY_NOT_MOLMO_POINT}; choose a model that speaks one of: {valid}")
     raise ValueError(f"unknown point format {name!r}; choose one of: {valid}")

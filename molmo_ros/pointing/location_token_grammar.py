@@ -47,7 +47,8 @@ def _runs(answer: str) -> Iterator[tuple[str, list[re.Match[str]]]]:
 
     A run without words of its own, as behind `<sep>`, is another part of what was named before.
     """
-    label, run, words_from = "", [], 0
+    run: list[re.Match[str]] = []
+    label, words_from = "", 0
     for location in _LOCATION.finditer(answer):
         if run and run[-1].end() != location.start():
             yield label, run

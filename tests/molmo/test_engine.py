@@ -15,7 +15,6 @@ from PIL import Image
 from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
 from molmo_ros.molmo.engine import (
     ContextExceeded,
-    EncodedImage,
     Engine,
     EngineError,
     ImageInputs,

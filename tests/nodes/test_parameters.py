@@ -17,6 +17,7 @@ from molmo_ros.nodes.parameters import (
     as_example,
     as_markdown,
 )
+from molmo_ros.pointing.formats import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS: dict[str, Value] = {parameter.name: parameter.default for parameter in PARAMETERS}
@@ -56,6 +57,11 @@ def test_the_defaults_are_valid() -> None:
     parameters = PointingParameters.from_values(DEFAULTS)
     assert parameters.workspace_min == (-1000.0, -1000.0, -1000.0)
     assert parameters.depth_noise in PROFILES
+
+
+def test_every_known_way_of_pointing_can_be_chosen() -> None:
+    choices = next(parameter.choices for parameter in PARAMETERS if parameter.name == "point_format")
+    assert choices == ("auto", *FORMATS)
 
 
 def test_depth_noise_names_are_those_of_geometry() -> None:

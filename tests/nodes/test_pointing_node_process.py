@@ -14,7 +14,9 @@ from rclpy.qos import ReliabilityPolicy
 from ros_graph import LATCHED, UP_WITHIN_S, Behaviour, Caller, Camera, Graph, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from molmo_ros.outcome import Code
+from molmo_ros.nodes.parameters import PARAMETERS, PointingParameters
+from molmo_ros.nodes.pointing_node import load_local_pointer
+from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 
 pytestmark = pytest.mark.ros
@@ -274,3 +276,11 @@ def test_the_launch_file_starts_the_node_with_its_remappings(
     process.send_signal(signal.SIGINT)
     assert process.wait(15) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_a_format_that_the_model_cannot_speak_makes_it_unavailable() -> None:
+    values = {parameter.name: parameter.default for parameter in PARAMETERS}
+    parameters = PointingParameters.from_values(values | {"point_format": "qwen2_5_vl"})
+    with pytest.raises(PointingError, match="in pixels of the model's input") as caught:
+        load_local_pointer(parameters)
+    assert caught.value.outcome.code == Code.MODEL_UNAVAILABLE

@@ -102,6 +102,21 @@ def test_an_alternative_that_spells_no_number_is_lost_confidence() -> None:
     assert coordinate(tokens).near == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(("spoken", "edge"), [("45.5", 100.0), ("455", 1000.0), ("0.455", 1.0)])
+def test_the_same_doubt_means_the_same_in_every_scale(spoken: str, edge: float) -> None:
+    tokens = digits(spoken)
+    doubted = spoken.index("4")
+    far, near = ([*tokens], [*tokens])
+    far[doubted] = NumberToken("4", 0.6, (Alternative("9", 0.4),))
+    near[-1] = NumberToken("5", 0.6, (Alternative("6", 0.4),))
+    assert coordinate(far, edge=edge).near == pytest.approx(0.6)
+    assert coordinate(far, edge=edge).sigma == pytest.approx(
+        math.sqrt(0.4 * (49.5**2 + 100 / 12) + 0.1**2 / 12)
+    )
+    assert coordinate(near, edge=edge).near == pytest.approx(1.0)
+    assert coordinate(tokens, edge=edge).sigma == pytest.approx(0.1 / math.sqrt(12))
+
+
 def test_what_spells_no_number_has_no_confidence() -> None:
     result = coordinate([NumberToken(".", 1.0, ())])
     assert math.isnan(result.near) and math.isnan(result.sigma)

@@ -23,7 +23,7 @@ ANSWERS: dict[str, tuple[str, list[tuple[float, float]]]] = {
         ' <point x="61.5" y="40.6" alt="Where to grasp the object">mug</point>',
         [(61.5, 40.6)],
     ),
-    "molmo2": ('<points coords="1 1 900 400;2 2 911 800">cups</points>', [(90, 40), (91.1, 80)]),
+    "molmo2": ('<points coords="1 1 900 400 2 911 800">cups</points>', [(90, 40), (91.1, 80)]),
     "molmo2_compact_v1": ("<points cups\t-\t1 99.0 80.0 2 1.0 2.0/>", [(99, 80), (1, 2)]),
     "molmo2_compact_v2": ("<points cups\t-\t1 990 800/>", [(99, 80)]),
     "robopoint": ("[(0.52, 0.31), (0.55, 0.30)]", [(52, 31), (55, 30)]),
@@ -86,6 +86,13 @@ def test_a_format_in_pixels_needs_the_size_that_the_model_saw() -> None:
                 FORMATS[name].read(ANSWERS[name][0], size)
 
 
+@pytest.mark.parametrize("group", ["2 2 911 800", "0.5 2 911 800"])
+def test_a_point_in_a_second_picture_or_at_a_time_is_none_in_the_one_that_was_shown(group: str) -> None:
+    answer = f'<points coords="1 1 900 400;{group}">cups</points>'
+    assert places("molmo2", answer) == [(90, 40)]
+    assert places("molmo2", f'<tracks coords="{group}">cups</tracks>') == []
+
+
 def test_formats_in_other_scales_do_not_care_about_the_size() -> None:
     for name, entry in FORMATS.items():
         if entry.extent is not None:
@@ -125,17 +132,19 @@ def test_counting_is_heard_beside_the_points() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_question_names_the_target_once_even_when_it_holds_braces(name: str) -> None:
-    assert FORMATS[name].prompt("the red {target} & {request} mug").count("red {target} & {request} mug") == 1
+    plain, tricky = "the red cup", "the {target} & {request} mug"
+    assert FORMATS[name].prompt(plain).count(plain) == 1
+    assert FORMATS[name].prompt(tricky) == FORMATS[name].prompt(plain).replace(plain, tricky)
 
 
 def test_a_wrong_name_is_answered_with_the_right_ones() -> None:
-    with pytest.raises(ValueError, match="'percent'.*molmo, .*qwen3_vl"):
+    with pytest.raises(ValueError, match=r"'percent'.*molmo, .*qwen3_vl"):
         point_format("percent")
 
 
 @pytest.mark.parametrize("name", ["molmo_point", "MolmoPoint", "molmo-point"])
 def test_molmo_point_is_refused_by_name_with_the_reason(name: str) -> None:
-    with pytest.raises(ValueError, match="MolmoPoint .*special tokens.*molmo2"):
+    with pytest.raises(ValueError, match=r"MolmoPoint .*special tokens.*molmo2"):
         point_format(name)
 
 
@@ -211,6 +220,7 @@ def is_linear(name: str, short: str, long: str) -> bool:
 def test_reading_takes_time_in_proportion_to_the_answer(name: str) -> None:
     prefixes = ["", '<point x="1" y="2" alt="', '<points coords="', '[{"point_2d": [1, 2], "label": "']
     scraps = [*SCRAPS, ANSWERS[name][0], '<point x="1" y="2" alt="', '<points coords="" ', 'alt="" ', "a\t"]
+    scraps += ['<points coords="1 1 900 400 ', "<points a\t-\t1 1 1 "]
     for scrap in scraps:
         for prefix in prefixes:
             short, long = (prefix + scrap * (size // len(scrap)) for size in (2_000, 16_000))

@@ -142,6 +142,7 @@ def test_tags_may_be_read_in_another_scale() -> None:
     answer = '(1.0, 2.0) <points x1="64" y1="48" x2="641" y2="48" alt="cups">cups</points>'
     (point,) = tagged_points(answer, Extent(640, 480))
     assert (point.x, point.y, point.label) == (10, 10, "cups")
+    assert tagged_points('<point p=615,406 alt="mug">mug</point>', Extent(640, 480)) == []
 
 
 @pytest.mark.parametrize(

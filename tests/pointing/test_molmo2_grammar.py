@@ -58,6 +58,8 @@ def test_tracks_have_times_and_keep_their_objects() -> None:
     spoken = molmo2_points(answer)
     assert [(p.time_s, p.object_id) for p in spoken] == [(0.0, 1), (0.5, 1), (0.5, 2)]
     assert {p.image for p in spoken} == {None} and {p.label for p in spoken} == {"cars"}
+    (whole_second,) = molmo2_points('<tracks coords="2 1 635 522">car</tracks>')
+    assert (whole_second.time_s, whole_second.image) == (2.0, None)
 
 
 def test_a_label_in_alt_may_hold_quotes_ampersands_and_brackets() -> None:

@@ -47,7 +47,8 @@ class Server:
     """Answers with the scripted (status, headers, body), the last one again and again; keeps what it was sent."""
 
     def __init__(self, *script: tuple[int, dict[str, str], Any]) -> None:
-        self.script, self.requests, self.hold = list(script), [], threading.Event()
+        self.script, self.hold = list(script), threading.Event()
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
         self.hold.set()
         self.asked = threading.Event()
         server = self
@@ -121,7 +122,7 @@ def test_a_point_comes_back_in_pixels_of_the_picture() -> None:
     with served((200, {}, completion(ONE_POINT))) as server:
         pointing = pointer(server).point(PICTURE, "the mug")
     (point,) = pointing.points
-    assert (point.u, point.v, point.label) == (pytest.approx(123.0), pytest.approx(40.0), "mug")
+    assert point.u == pytest.approx(123.0) and point.v == pytest.approx(40.0) and point.label == "mug"
     assert math.isnan(point.confidence) and math.isnan(point.sigma_px)
 
 
@@ -168,8 +169,8 @@ def test_what_cannot_be_used_is_named(status: int, reply: Any, code: Code, says:
 
 
 def test_a_busy_server_is_asked_again() -> None:
-    busy, fine = (429, {"Retry-After": "0"}, "busy"), (200, {}, completion(ONE_POINT))
-    with served(busy, (503, {}, "loading"), fine) as server:
+    script = [(429, {"Retry-After": "0"}, "busy"), (503, {}, "loading"), (200, {}, completion(ONE_POINT))]
+    with served(*script) as server:
         assert pointer(server).point(PICTURE, "the mug").points
         assert len(server.requests) == 3
 
