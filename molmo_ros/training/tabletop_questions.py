@@ -271,21 +271,22 @@ def _ask_free(seen: Seen, world: World, rng: np.random.Generator) -> Question | 
 
 
 def _ask_absent(seen: Seen, world: World, rng: np.random.Generator) -> Question | None:
-    """Mostly a near miss: a kind in another thing's colour; also a kind or a colour that is nowhere."""
-    there = {(t.colour, t.kind) for t in seen.things if t.kind in world.kinds}
-    dice = rng.random()
-    candidates: list[Words]
-    if dice < 0.55 and there:
-        candidates = [(c, kind) for _, kind in there for c in world.colours]
-        candidates += [(t.colour, k) for t in seen.things if t.colour in world.colours for k in world.kinds]
-    elif dice < 0.75:
-        candidates = [(None, kind) for kind in world.kinds]
-    elif dice < 0.85:
-        candidates = [(colour, None) for colour in world.colours]
-    else:
-        candidates = [(c, k) for c in world.colours for k in world.kinds]
-    fit = sorted({w for w in candidates if seen.sure(*w) and not seen.group(*w)}, key=str)
-    return _absence(fit[int(rng.integers(len(fit)))], seen, rng) if fit else None
+    """Mostly a near miss, best of a colour and a kind that are both there; also words that fit nothing at all."""
+    kinds = sorted({t.kind for t in seen.things if t.kind in world.kinds})
+    colours = sorted({t.colour for t in seen.things if t.colour in world.colours})
+    crossed: list[Words] = [(c, k) for c in colours for k in kinds]
+    near: list[Words] = [(c, k) for c in world.colours for k in kinds]
+    near += [(c, k) for c in colours for k in world.kinds]
+    kind_alone: list[Words] = [(None, kind) for kind in world.kinds]
+    colour_alone: list[Words] = [(colour, None) for colour in world.colours]
+    far: list[Words] = [(c, k) for c in world.colours for k in world.kinds]
+    sorts = (crossed, near, kind_alone, colour_alone, far)
+    first = int(rng.choice(len(sorts), p=(0.3, 0.25, 0.2, 0.1, 0.15)))
+    for candidates in (sorts[first], near, far):
+        fit = sorted({w for w in candidates if seen.sure(*w) and not seen.group(*w)}, key=str)
+        if fit:
+            return _absence(fit[int(rng.integers(len(fit)))], seen, rng)
+    return None
 
 
 def _ask_kind_that_is_not_there(seen: Seen, world: World, rng: np.random.Generator) -> Question:
