@@ -1,5 +1,6 @@
 """The simulated tabletop: a table, household things in named colours, an arm and an RGB-D camera.
 
-Read in this order: `colours` and `objects` (what lies on the table), `scene` (how a seed becomes a scene),
-`world` (the MuJoCo model), `tabletop` (reset and render), `truth` (what training and tests may know).
+Read in this order: `colours`, `objects` (what lies on the table; `household` and `clutter` hold more of it),
+`worlds` (what may be in a scene), `scene` and `surroundings` (how a seed becomes a scene), `mujoco_model` (the
+MuJoCo model), `tabletop` (reset and render), `truth` and `free_space` (what training and tests may know).
 """

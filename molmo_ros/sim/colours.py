@@ -45,6 +45,23 @@ COLOURS = (
 
 COLOUR_NAMES = tuple(colour.name for colour in COLOURS)
 
+#: Ten for later worlds (see `worlds`). This black is light enough for shading to show shapes; brown is far
+#: darker than orange, pink far paler than red.
+TEN_COLOURS = (
+    *(colour for colour in COLOURS if colour.name != "black"),
+    NamedColour("black", (0.0, 360.0), (0.00, 0.12), (0.10, 0.17)),
+    NamedColour("pink", (330.0, 345.0), (0.34, 0.52), (0.88, 0.98)),
+    NamedColour("brown", (17.0, 27.0), (0.58, 0.76), (0.30, 0.42)),
+)
+
+#: What no colour word names: clutter wears it, so that not everything on a table has a name.
+DULL_COLOURS = (
+    NamedColour("beige", (34.0, 46.0), (0.14, 0.28), (0.62, 0.78)),
+    NamedColour("grey", (0.0, 360.0), (0.00, 0.06), (0.38, 0.58)),
+    NamedColour("slate", (195.0, 215.0), (0.14, 0.26), (0.34, 0.48)),
+    NamedColour("olive", (62.0, 78.0), (0.30, 0.46), (0.36, 0.50)),
+)
+
 _BY_NAME = {colour.name: colour for colour in COLOURS}
 
 

@@ -100,8 +100,13 @@ def revolved(points_N2: FloatArray, normals_N2: FloatArray, around: int = 32) ->
     return _without_slivers(Mesh(turned(points_N2), turned(normals_N2), faces))
 
 
-def swept_tube(path_N3: FloatArray, radius_m: float, around: int = 10, flatten: float = 1.0) -> Mesh:
-    """A tube of circular (with `flatten`, elliptic) section along a path in a plane of constant y."""
+def swept_tube(
+    path_N3: FloatArray, radius_m: float | FloatArray, around: int = 10, flatten: float = 1.0
+) -> Mesh:
+    """A tube of circular (with `flatten`, elliptic) section along a path in a plane of constant y.
+
+    `radius_m` is one radius, or one for each point of the path, as it tapers. The ends stay open.
+    """
     tangent = np.gradient(path_N3, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     side = np.broadcast_to(np.array([0.0, 1.0, 0.0]), path_N3.shape)
@@ -110,7 +115,7 @@ def swept_tube(path_N3: FloatArray, radius_m: float, around: int = 10, flatten: 
     across = np.cos(angle) * outward[:, None] + np.sin(angle) * flatten * side[:, None]
     normals = np.cos(angle) * outward[:, None] + np.sin(angle) / flatten * side[:, None]
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    vertices = path_N3[:, None] + radius_m * across
+    vertices = path_N3[:, None] + np.reshape(radius_m, (-1, 1, 1)) * across
     faces = _grid_faces(len(path_N3), around, wrap_columns=True)
     mesh = Mesh(vertices.reshape(-1, 3), normals.reshape(-1, 3), faces)
     return _facing_outward(mesh)
@@ -139,6 +144,49 @@ def rounded_box(size_m: tuple[float, float, float], edge_m: float, steps: int = 
             faces = _grid_faces(*grid.shape[:2])
             parts.append(_facing_outward(Mesh(vertices.reshape(-1, 3), normals.reshape(-1, 3), faces)))
     return joined(*parts)
+
+
+def extruded(outline_N2: FloatArray, height_m: float, seen_from: tuple[float, float] = (0.0, 0.0)) -> Mesh:
+    """A prism standing on z = 0 over a counter-clockwise outline, with sharp edges.
+
+    `seen_from` is a point that sees all of the outline, from which both caps are fanned out.
+    """
+    outline = np.asarray(outline_N2, dtype=np.float64)
+    count = len(outline)
+    after = np.roll(outline, -1, axis=0)
+    along = after - outline
+    outward = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.linalg.norm(along, axis=1, keepdims=True)
+    corners = np.stack([outline, after, after, outline], axis=1)
+    z = np.broadcast_to(np.array([0.0, 0.0, height_m, height_m]), (count, 4))
+    sides = Mesh(
+        np.concatenate([corners, z[..., None]], axis=2).reshape(-1, 3),
+        np.repeat(np.concatenate([outward, np.zeros((count, 1))], axis=1), 4, axis=0),
+        (np.arange(count)[:, None, None] * 4 + np.array([[0, 1, 2], [0, 2, 3]]))
+        .reshape(-1, 3)
+        .astype(np.int32),
+    )
+    around = np.arange(count)
+    fan = np.stack([np.full(count, count), around, (around + 1) % count], axis=1).astype(np.int32)
+    caps = []
+    for z_m, up in ((0.0, -1.0), (height_m, 1.0)):
+        points = np.concatenate([outline, [seen_from]])
+        vertices = np.concatenate([points, np.full((count + 1, 1), z_m)], axis=1)
+        normals = np.broadcast_to(np.array([0.0, 0.0, up]), vertices.shape).copy()
+        caps.append(_facing_outward(Mesh(vertices, normals, fan)))
+    return joined(_facing_outward(sides), *caps)
+
+
+def turned(mesh: Mesh, axis: tuple[float, float, float], angle_rad: float) -> Mesh:
+    """The mesh turned about an axis through the origin (right-handed)."""
+    x, y, z = np.asarray(axis) / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    R = np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross
+    return Mesh(mesh.vertices_V3 @ R.T, mesh.normals_V3 @ R.T, mesh.faces_F3)
+
+
+def moved(mesh: Mesh, by_m: FloatArray | tuple[float, float, float]) -> Mesh:
+    """The mesh shifted."""
+    return Mesh(mesh.vertices_V3 + np.asarray(by_m), mesh.normals_V3, mesh.faces_F3)
 
 
 def _grid_faces(

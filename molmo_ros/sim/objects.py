@@ -1,28 +1,52 @@
 """The kinds of things that lie on the table, each in several household sizes.
 
-Everything is made here from a few numbers (no asset files): 3 to 9 cm across, bottles up to 16 cm high.
+Everything is made from a few numbers (no asset files): 3 to 9 cm across, bottles and cartons up to 16 cm high,
+plates and lying things longer. Which world has which kinds stands in `worlds`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from molmo_ros.sim.meshes import Mesh, arc_profile, joined, revolved, rounded_box, rounded_profile, swept_tube
+from molmo_ros.sim import clutter, household
+from molmo_ros.sim.colours import RGB
+from molmo_ros.sim.household import Parts
+from molmo_ros.sim.meshes import (
+    Mesh,
+    arc_profile,
+    joined,
+    moved,
+    revolved,
+    rounded_box,
+    rounded_profile,
+    swept_tube,
+    turned,
+)
 
+#: The kinds of the first world.
 KINDS = ("cube", "ball", "cylinder", "cone", "ring", "mug", "bowl", "bottle")
 
+#: Kinds that also lie on their side.
+TIPPING = ("box", "cone", "mug", "cup", "bottle", "can", "carton")
+
 SIZES_PER_KIND = 6
+
+#: Where the slim and the stout take turns, so that size alone does not tell proportions.
+_STOUT = (0.0, 1.0, 0.5, 1.0, 0.0, 0.5)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One size of one kind, standing on z = 0 around the z axis.
+    """One size of one kind, resting on z = 0 around the z axis, upright or `tipped` onto its side.
 
     `radius_m` is the footprint's half width (without a mug's handle); `reach_m` holds everything, handle
-    included.
+    included. `half_m` is half the footprint along x and y, for what is longer than wide, else None.
+    `bulk_m` says how large it is, whichever way it lies: the geometric mean of its three extents. `accent` is
+    the part in a colour of its own.
     """
 
     kind: str
@@ -31,33 +55,95 @@ class Shape:
     radius_m: float
     reach_m: float
     height_m: float
+    bulk_m: float
+    half_m: tuple[float, float] | None = None
+    tipped: bool = False
+    accent: Mesh | None = None
+    accent_rgb: RGB = household.STEEL
 
     @property
     def name(self) -> str:
-        return f"{self.kind}_{self.variant}"
+        return f"{self.kind}_{self.variant}" + ("_tipped" if self.tipped else "")
 
 
 @cache
-def all_shapes() -> tuple[Shape, ...]:
-    """Every kind in every size, in the order of `KINDS`."""
-    return tuple(_shape(kind, variant) for kind in KINDS for variant in range(SIZES_PER_KIND))
-
-
-@cache
-def shapes_of(kind: str) -> tuple[Shape, ...]:
-    """The sizes of one kind, small to large."""
-    return tuple(shape for shape in all_shapes() if shape.kind == kind)
-
-
-def _shape(kind: str, variant: int) -> Shape:
+def shape_of(kind: str, variant: int, tipped: bool = False) -> Shape:
+    """One shape. Raises KeyError for a kind that there is not, ValueError for one that does not lie on its side."""
+    if tipped and kind not in TIPPING:
+        raise ValueError(f"a {kind} does not lie on its side; {', '.join(TIPPING)} do")
     grow = variant / (SIZES_PER_KIND - 1)
-    # The slim and the stout take turns, so that size alone does not tell proportions.
-    stout = (0.0, 1.0, 0.5, 1.0, 0.0, 0.5)[variant]
-    mesh = _BUILDERS[kind](grow, stout)
-    radial = np.linalg.norm(mesh.vertices_V3[:, :2], axis=1)
+    parts = _BUILDERS[kind](grow, _STOUT[variant])
+    if isinstance(parts, Mesh):
+        parts = Parts(parts)
+    if tipped:
+        parts = _tipped(kind, variant, parts)
+    low, high = _bounds(parts)
+    radial = np.linalg.norm(_vertices(parts)[:, :2], axis=1)
     reach = float(radial.max())
-    radius = reach if kind != "mug" else float(-mesh.vertices_V3[:, 0].min())
-    return Shape(kind, variant, mesh, radius, reach, float(mesh.vertices_V3[:, 2].max()))
+    radius = reach if kind != "mug" or tipped else float(-parts.body.vertices_V3[:, 0].min())
+    half = (high - low)[:2] / 2
+    return Shape(
+        kind,
+        variant,
+        parts.body,
+        radius,
+        reach,
+        float(high[2]),
+        bulk_m=float(np.prod(high - low) ** (1 / 3)),
+        half_m=(float(half[0]), float(half[1])) if half.max() > 1.25 * half.min() and kind != "mug" else None,
+        tipped=tipped,
+        accent=parts.accent,
+        accent_rgb=parts.accent_rgb,
+    )
+
+
+def shapes_of(kind: str) -> tuple[Shape, ...]:
+    """The sizes of one kind, small to large, upright."""
+    return tuple(shape_of(kind, variant) for variant in range(SIZES_PER_KIND))
+
+
+def all_shapes(kinds: tuple[str, ...] = KINDS, tipping: bool = False) -> tuple[Shape, ...]:
+    """Every kind in every size, in the order of `kinds`; with `tipping` also as they lie on their side."""
+    upright = [shape for kind in kinds for shape in shapes_of(kind)]
+    lying = [shape_of(s.kind, s.variant, tipped=True) for s in upright if tipping and s.kind in TIPPING]
+    return (*upright, *lying)
+
+
+def _tipped(kind: str, variant: int, parts: Parts) -> Parts:
+    """The same thing after it fell over: at rest on its side, its middle over the origin."""
+    low, high = _bounds(parts)
+    lean, roll = 0.0, 0.0
+    if kind in ("cone", "cup"):  # which rest along their slanting side
+        at_foot = parts.body.vertices_V3[:, 2] < 0.05 * high[2]
+        foot = float(np.linalg.norm(parts.body.vertices_V3[at_foot, :2], axis=1).max())
+        top = 0.001 if kind == "cone" else high[0]
+        lean = float(np.arctan2(foot - top, high[2]))
+    elif kind == "mug":  # rolled until the handle stops it, or halfway there
+        roll = np.radians(90 + (38, 15, -20, 38, 0, 25)[variant])
+
+    def laid(mesh: Mesh) -> Mesh:
+        return turned(turned(mesh, (0, 0, 1), roll), (0, 1, 0), np.pi / 2 + lean)
+
+    if kind == "box":  # onto its long narrow side
+        body, accent = (
+            turned(parts.body, (1, 0, 0), np.pi / 2),
+            parts.accent and turned(parts.accent, (1, 0, 0), np.pi / 2),
+        )
+    else:
+        body, accent = laid(parts.body), parts.accent and laid(parts.accent)
+    low, high = _bounds(Parts(body, accent))
+    back = (-(low[0] + high[0]) / 2, -(low[1] + high[1]) / 2, -low[2])
+    return Parts(moved(body, back), accent and moved(accent, back), parts.accent_rgb)
+
+
+def _vertices(parts: Parts) -> np.ndarray:
+    meshes = [parts.body] if parts.accent is None else [parts.body, parts.accent]
+    return np.concatenate([mesh.vertices_V3 for mesh in meshes])
+
+
+def _bounds(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    vertices = _vertices(parts)
+    return vertices.min(axis=0), vertices.max(axis=0)
 
 
 def _between(low: float, high: float, share: float) -> float:
@@ -162,7 +248,7 @@ def _bottle(grow: float, stout: float) -> Mesh:
     return revolved(*profile)
 
 
-_BUILDERS = {
+_BUILDERS: dict[str, Callable[[float, float], Mesh | Parts]] = {
     "cube": _cube,
     "ball": _ball,
     "cylinder": _cylinder,
@@ -171,4 +257,14 @@ _BUILDERS = {
     "mug": _mug,
     "bowl": _bowl,
     "bottle": _bottle,
+    "box": household.box,
+    "cup": household.cup,
+    "plate": household.plate,
+    "can": household.can,
+    "carton": household.carton,
+    "banana": household.banana,
+    "lemon": household.lemon,
+    "screwdriver": household.screwdriver,
+    "stapler": household.stapler,
+    **clutter.BUILDERS,
 }

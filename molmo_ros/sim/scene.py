@@ -1,4 +1,4 @@
-"""How a seed becomes a scene: which things lie where, how the camera stands, what light falls. Pure numpy.
+"""How a seed becomes a scene: which things lie where; `surroundings` has camera, light and room. Pure numpy.
 
 Frames: `base` is the arm's base on the table top (x forward over the table, z up, z = 0 on the surface, REP
 103); `camera` is the optical frame (x right, y down, z forward).
@@ -6,20 +6,28 @@ Frames: `base` is the arm's base on the table top (x forward over the table, z u
 
 from __future__ import annotations
 
-from colorsys import hsv_to_rgb
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from molmo_ros.sim.colours import COLOUR_NAMES, RGB, colour_named, distance
-from molmo_ros.sim.objects import KINDS, SIZES_PER_KIND, Shape, shapes_of
+from molmo_ros.sim.colours import DULL_COLOURS, RGB, distance
+from molmo_ros.sim.objects import SIZES_PER_KIND, TIPPING, Shape, shape_of
 from molmo_ros.sim.photo import PhotoStyle
-from molmo_ros.sim.textures import TEXTURE_COUNT
+from molmo_ros.sim.surroundings import (
+    SceneCamera,
+    SceneLight,
+    SceneRoom,
+    draw_camera,
+    draw_light,
+    draw_room,
+)
+from molmo_ros.sim.worlds import DEFAULT_WORLD, World
 
 FloatArray = NDArray[np.float64]
 
-MOST_OBJECTS = 8
+#: In the default world; see `World.most_objects`.
+MOST_OBJECTS = DEFAULT_WORLD.most_objects
 
 # Scenes are laid out for pictures of this width over height.
 ASPECT = 4 / 3
@@ -35,20 +43,26 @@ _ARM_SPREAD_RAD = (0.6, 0.12, 0.15, 0.35, 0.4, 1.2)
 
 @dataclass(frozen=True)
 class SceneRecipe:
-    """What may vary. `objects` is the smallest and largest number of things (1 to 8).
+    """What may vary. `objects` is the smallest and largest number of things, clutter not counted.
 
-    With `allow_twins`, a scene has with `twin_probability` two or three things of one colour and kind;
-    otherwise no two things in a scene share both.
+    With `allow_twins`, a scene has with `twin_probability` several things of one colour and kind; otherwise no
+    two things in a scene share both. With `held_out`, table textures and fields of view are those that no
+    training shows.
     """
 
     objects: tuple[int, int] = (4, 8)
     allow_twins: bool = False
     twin_probability: float = 0.35
+    world: World = DEFAULT_WORLD
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.objects
-        if not 1 <= low <= high <= MOST_OBJECTS:
-            raise ValueError(f"objects must be a range within 1..{MOST_OBJECTS}, got {self.objects}")
+        most = self.world.most_objects
+        if not 1 <= low <= high <= most:
+            raise ValueError(f"objects must be a range within 1..{most}, got {self.objects}")
+        if self.held_out and not self.world.held_out_textures:
+            raise ValueError(f"the world {self.world.name!r} keeps nothing out of its training")
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class SceneObject:
     """One thing on the table. `centre_m` is its middle (base frame), `yaw_rad` its turn about z.
 
     `id` is its number in the instance map, 1 for the first (0 is everything else). `size_m` is (width,
-    height).
+    height). `tipped`: it lies on its side. Of clutter, `kind` and `colour` are words that nobody asks for.
     """
 
     id: int
@@ -67,6 +81,7 @@ class SceneObject:
     centre_m: tuple[float, float, float]
     yaw_rad: float
     size_m: tuple[float, float]
+    tipped: bool = False
 
     @property
     def label(self) -> str:
@@ -76,7 +91,7 @@ class SceneObject:
     @property
     def shape(self) -> Shape:
         """The mesh and its measures."""
-        return shapes_of(self.kind)[self.variant]
+        return shape_of(self.kind, self.variant, self.tipped)
 
     @property
     def T_base_object(self) -> FloatArray:
@@ -84,51 +99,6 @@ class SceneObject:
         c, s = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
         x, y = self.centre_m[:2]
         return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-
-
-@dataclass(frozen=True, eq=False)
-class SceneCamera:
-    """A pinhole camera on its stand: `T_base_camera` (4x4, optical frame) and the vertical field of view."""
-
-    T_base_camera: FloatArray
-    fovy_rad: float
-
-    def K(self, size: tuple[int, int]) -> FloatArray:
-        """3x3 intrinsics for an image of (width, height); pixel (0, 0) is the top-left pixel's centre."""
-        width, height = size
-        f = height / 2 / np.tan(self.fovy_rad / 2)
-        return np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1.0]])
-
-    def project(self, points_base_N3: FloatArray, size: tuple[int, int]) -> FloatArray:
-        """Pixels (u, v) of points given in the base frame, as (N, 2)."""
-        rotation, position = self.T_base_camera[:3, :3], self.T_base_camera[:3, 3]
-        points_camera = (np.asarray(points_base_N3) - position) @ rotation
-        pixels = points_camera @ self.K(size).T
-        return np.asarray(pixels[:, :2] / pixels[:, 2:])
-
-
-@dataclass(frozen=True)
-class SceneLight:
-    """Two directional lights (unit direction of travel, strength) and the light from everywhere."""
-
-    key_direction: tuple[float, float, float]
-    key: float
-    fill_direction: tuple[float, float, float]
-    fill: float
-    ambient: float
-    head: float
-
-
-@dataclass(frozen=True)
-class SceneRoom:
-    """Table texture number and turn (quarter turns), and the colours of table, floor and wall."""
-
-    texture: int
-    table_rgb: RGB
-    texture_repeat: float
-    floor_rgb: RGB
-    wall_rgb: RGB
-    gloss: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,55 +117,78 @@ class SceneState:
 def draw_scene(seed: int, recipe: SceneRecipe | None = None) -> SceneState:
     """The scene of a seed. The same seed and recipe give the same scene, whatever was drawn before."""
     recipe = recipe or SceneRecipe()
+    world = recipe.world
     rng = np.random.default_rng(seed)
-    room = _draw_room(rng)
-    camera = _draw_camera(rng)
-    light = _draw_light(rng)
-    photo = PhotoStyle.draw(rng)
+    room = draw_room(rng, world.held_out_textures if recipe.held_out else world.textures)
+    camera = draw_camera(rng, world.camera, recipe.held_out)
+    light = draw_light(rng, world.light)
+    photo = PhotoStyle.draw(rng, world.photo)
     arm = tuple(float(q + rng.uniform(-s, s)) for q, s in zip(ARM_PARKED_RAD, _ARM_SPREAD_RAD, strict=True))
     names = _draw_names(rng, recipe, room)
     objects: tuple[SceneObject, ...] = ()
     while len(objects) < recipe.objects[0]:  # a bad start can leave no room for the last ones
-        objects = _place(rng, names, camera)
+        objects = _place(rng, names, camera, world)
+    if world.most_clutter:
+        clutter = _draw_clutter(rng, world)
+        objects = _place(rng, clutter, camera, world, objects)
     return SceneState(seed, objects, camera, light, room, photo, arm)
 
 
 def _draw_names(rng: np.random.Generator, recipe: SceneRecipe, room: SceneRoom) -> list[tuple[str, str]]:
     """(colour, kind) for each thing. Few kinds and few colours per scene, so that both words are needed."""
+    world = recipe.world
     count = int(rng.integers(recipe.objects[0], recipe.objects[1] + 1))
-    telling = [name for name in COLOUR_NAMES if distance(colour_named(name).middle(), room.table_rgb) > 22.0]
+    telling = [name for name in world.colours if distance(world.colour(name).middle(), room.table_rgb) > 22.0]
+    fewest, most = world.kinds_per_scene
     while True:
-        kinds = rng.permutation(KINDS)[: rng.integers(2, len(KINDS) + 1)]
+        kinds = rng.permutation(world.kinds)[: rng.integers(fewest, most + 1)]
         colours = rng.permutation(telling)[: rng.integers(3, len(telling) + 1)]
         if len(kinds) * len(colours) >= count:
             break
     picks = rng.permutation(len(kinds) * len(colours))[:count]
     names = [(str(colours[p // len(kinds)]), str(kinds[p % len(kinds)])) for p in picks]
     if recipe.allow_twins and rng.random() < recipe.twin_probability:
-        copies = int(rng.integers(1, 3))
+        copies = int(rng.integers(1, world.most_twins + 1))
         for i in range(1, min(1 + copies, count)):
             names[i] = names[0]
     return names
 
 
+def _draw_clutter(rng: np.random.Generator, world: World) -> list[tuple[str, str]]:
+    """(colour, shape) of up to `most_clutter` things without a name, half of them in dull colours."""
+    count = int(rng.integers(0, world.most_clutter + 1))
+    dull = [colour.name for colour in DULL_COLOURS]
+    return [
+        (str(rng.choice(dull if rng.random() < 0.5 else world.colours)), str(rng.choice(world.clutter)))
+        for _ in range(count)
+    ]
+
+
 def _place(
-    rng: np.random.Generator, names: list[tuple[str, str]], camera: SceneCamera
+    rng: np.random.Generator,
+    names: list[tuple[str, str]],
+    camera: SceneCamera,
+    world: World,
+    before: tuple[SceneObject, ...] = (),
 ) -> tuple[SceneObject, ...]:
-    """Puts the things where the camera sees them, without overlap and with little occlusion.
+    """Puts the things beside those of `before`, where the camera sees them, without overlap on the table.
 
     After 100 tries a thing may be occluded more; after 200 it is left out.
     """
-    placed: list[SceneObject] = []
-    boxes: list[FloatArray] = []
     focal = float(camera.K((1, 1))[1, 1])  # in image heights
     rotation, position = camera.T_base_camera[:3, :3], camera.T_base_camera[:3, 3]
+    placed = list(before)
+    boxes = [_view_box(rotation, position, focal, *o.centre_m[:2], o.shape) for o in before]
     for colour, kind in names:
         variant = int(rng.integers(SIZES_PER_KIND))
-        shape = shapes_of(kind)[variant]
-        rgb = colour_named(colour).draw(rng)
+        tipped = world.tipped_share > 0 and kind in TIPPING and bool(rng.random() < world.tipped_share)
+        shape = shape_of(kind, variant, tipped)
+        rgb = world.colour(colour).draw(rng)
         yaw = float(rng.uniform(0, 2 * np.pi))
+        if world.shows_handles and kind == "mug":
+            yaw = _handle_in_view(yaw, camera)
         for attempt in range(200):
-            allowed = 0.15 if attempt < 100 else 0.45
+            allowed = world.overlap[attempt >= 100]
             across, down = rng.uniform(-0.48, 0.48, 2)
             ray = rotation @ np.array([across * ASPECT / focal, down / focal, 1.0])
             if ray[2] > -0.05:
@@ -216,9 +209,17 @@ def _place(
             boxes.append(box)
             centre = (float(x), float(y), shape.height_m / 2)
             extent = (2 * shape.radius_m, shape.height_m)
-            placed.append(SceneObject(len(placed) + 1, kind, colour, rgb, variant, centre, yaw, extent))
+            number = len(placed) + 1
+            placed.append(SceneObject(number, kind, colour, rgb, variant, centre, yaw, extent, tipped))
             break
     return tuple(placed)
+
+
+def _handle_in_view(yaw_rad: float, camera: SceneCamera) -> float:
+    """That turn of a mug, or a quarter turn more where its handle would point away from the camera."""
+    away = camera.T_base_camera[:2, 2] / np.linalg.norm(camera.T_base_camera[:2, 2])
+    hidden = np.array([np.cos(yaw_rad), np.sin(yaw_rad)]) @ away > np.cos(np.radians(45))
+    return yaw_rad + np.pi / 2 if hidden else yaw_rad
 
 
 _CIRCLE = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1)
@@ -243,80 +244,3 @@ def _overlap(a: FloatArray, b: FloatArray) -> float:
     if wide <= 0 or high <= 0:
         return 0.0
     return float(wide * high / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])))
-
-
-def _draw_camera(rng: np.random.Generator) -> SceneCamera:
-    """On its stand across the table: 30 to 85 degrees up, +-60 degrees around, 0.6 to 1.1 m away.
-
-    A wide lens far away would shrink things to a dozen pixels, so the half height of the view at the table's
-    middle stays under 37 cm.
-    """
-    fovy = np.radians(rng.uniform(40.0, 60.0))
-    farthest = min(1.1, 0.37 / np.tan(fovy / 2))
-    away = rng.uniform(0.6, farthest)
-    up = np.arcsin(rng.uniform(np.sin(np.radians(30.0)), np.sin(np.radians(85.0))))
-    around = np.radians(rng.uniform(-60.0, 60.0))
-    aim = np.array([0.52 + rng.uniform(-0.05, 0.05), rng.uniform(-0.08, 0.08), 0.02])
-    forward = -np.array([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)])
-    right = np.cross(forward, (0.0, 0.0, 1.0))
-    right /= np.linalg.norm(right)
-    down = np.cross(forward, right)
-    roll = np.radians(rng.normal(0.0, 2.0))
-    T_base_camera = np.eye(4)
-    T_base_camera[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
-    T_base_camera[:3, 1] = -np.sin(roll) * right + np.cos(roll) * down
-    T_base_camera[:3, 2] = forward
-    T_base_camera[:3, 3] = aim - away * forward
-    return SceneCamera(T_base_camera, float(fovy))
-
-
-def _draw_light(rng: np.random.Generator) -> SceneLight:
-    def falling(tilt: tuple[float, float]) -> tuple[float, float, float]:
-        lean, around = np.radians(rng.uniform(*tilt)), rng.uniform(0, 2 * np.pi)
-        return (
-            float(np.sin(lean) * np.cos(around)),
-            float(np.sin(lean) * np.sin(around)),
-            float(-np.cos(lean)),
-        )
-
-    key_direction, fill_direction = falling((15.0, 48.0)), falling((20.0, 65.0))
-    total = rng.uniform(0.98, 1.20)
-    ambient, key, fill, head = rng.uniform((0.30, 0.30, 0.05, 0.08), (0.42, 0.52, 0.18, 0.20))
-    scale = total / (ambient + key * 0.85 + fill * 0.75 + head * 0.7)
-    return SceneLight(
-        key_direction,
-        float(key * scale),
-        fill_direction,
-        float(fill * scale),
-        float(ambient * scale),
-        float(head * scale),
-    )
-
-
-def _draw_room(rng: np.random.Generator) -> SceneRoom:
-    mood = rng.random()
-    if mood < 0.40:  # wood: tan, oak, walnut
-        table = _hsv(rng, (22, 38), (0.20, 0.55), (0.55, 1.0))
-    elif mood < 0.66:  # greys, from near black to near white
-        table = _hsv(rng, (0, 360), (0.0, 0.08), (0.22, 1.0))
-    elif mood < 0.84:  # soft colours
-        table = _hsv(rng, (0, 360), (0.10, 0.38), (0.60, 1.0))
-    else:  # cloths as colourful as the things on them
-        table = _hsv(rng, (0, 360), (0.45, 0.85), (0.40, 0.85))
-    return SceneRoom(
-        texture=int(rng.integers(TEXTURE_COUNT)),
-        table_rgb=table,
-        texture_repeat=float(rng.uniform(0.8, 2.4)),
-        floor_rgb=_hsv(rng, (15, 50), (0.0, 0.35), (0.25, 0.75)),
-        wall_rgb=_hsv(rng, (0, 360), (0.0, 0.18), (0.55, 0.92)),
-        gloss=float(rng.uniform(0.05, 0.7)),
-    )
-
-
-def _hsv(
-    rng: np.random.Generator,
-    hue: tuple[float, float],
-    saturation: tuple[float, float],
-    value: tuple[float, float],
-) -> RGB:
-    return hsv_to_rgb(rng.uniform(*hue) / 360.0, rng.uniform(*saturation), rng.uniform(*value))

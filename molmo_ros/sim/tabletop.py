@@ -36,16 +36,15 @@ except (ImportError, AttributeError, OSError, RuntimeError) as error:  # what Py
     raise SimulatorUnavailable(_NO_GL.format(os.environ["MUJOCO_GL"], error)) from error
 
 from molmo_ros.sim.arm import FRAMES  # noqa: E402
+from molmo_ros.sim.mujoco_model import FAR_M, NEAR_M, SHADOW_GROUP, accent_name, build_model  # noqa: E402
 from molmo_ros.sim.photo import developed  # noqa: E402
 from molmo_ros.sim.scene import (  # noqa: E402
     ARM_JOINTS,
-    MOST_OBJECTS,
     SceneObject,
     SceneRecipe,
     SceneState,
     draw_scene,
 )
-from molmo_ros.sim.world import FAR_M, NEAR_M, SHADOW_GROUP, build_world  # noqa: E402
 
 # Depth beyond this is reported as no return: a table camera's range ends about here.
 MOST_DEPTH_M = 4.0
@@ -82,7 +81,8 @@ class TabletopScene:
         self._gl: mujoco.GLContext | None = None
         self.state: SceneState | None = None
         width, height = render_size
-        self._model = build_world(render_size, samples)
+        world = self.recipe.world
+        self._model = build_model(world, render_size, samples)
         self._data = mujoco.MjData(self._model)
         self._gl = _gl_context(width, height)
         self._gl.make_current()
@@ -99,14 +99,17 @@ class TabletopScene:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
         self._camera.fixedcamid = self._model.camera("camera").id
-        self._slots = [self._model.geom(f"slot_{i}").id for i in range(MOST_OBJECTS)]
-        self._shadows = [self._model.geom(f"shadow_{i}").id for i in range(MOST_OBJECTS)]
+        names = {self._model.geom(i).name: i for i in range(self._model.ngeom)}
+        self._slots = [names[f"slot_{i}"] for i in range(world.slots)]
+        self._accents = [names[f"accent_{i}"] for i in range(world.slots) if f"accent_{i}" in names]
+        self._shadows = [names[f"shadow_{i}"] for i in range(world.slots)]
         # Compiled frames that coincide with their body's are not recomputed; ours move.
-        self._model.geom_sameframe[self._slots + self._shadows] = 0
+        self._model.geom_sameframe[self._slots + self._accents + self._shadows] = 0
         self._joints = [self._model.joint(name).qposadr[0] for name in ARM_JOINTS]
         self._links = [(c, p, self._model.body(c).id, self._model.body(p).id) for c, p in FRAMES]
         self._id_of_geom = np.zeros(self._model.ngeom, np.int32)
-        self._id_of_geom[self._slots] = np.arange(1, MOST_OBJECTS + 1)
+        self._id_of_geom[self._slots] = np.arange(1, world.slots + 1)
+        self._id_of_geom[self._accents] = np.arange(1, len(self._accents) + 1)
         self._drawn: tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]] | None = None
 
     def reset(self, seed: int) -> SceneState:
@@ -119,7 +122,7 @@ class TabletopScene:
         self._drawn = None
         self._set_room(state)
         self._set_light(state)
-        for i in range(MOST_OBJECTS):
+        for i in range(len(self._slots)):
             self._set_slot(i, state.objects[i] if i < len(state.objects) else None, state)
         model, camera = self._model, self._camera.fixedcamid
         T = state.camera.T_base_camera
@@ -218,14 +221,13 @@ class TabletopScene:
 
     def _set_slot(self, i: int, thing: SceneObject | None, state: SceneState) -> None:
         model, geom, shadow = self._model, self._slots[i], self._shadows[i]
+        if self._accents:
+            self._set_accent(self._accents[i], thing)
         if thing is None:
             model.geom_group[geom] = model.geom_group[shadow] = 5
             return
         model.geom_group[geom], model.geom_group[shadow] = 1, SHADOW_GROUP
-        mesh = model.mesh(thing.shape.name).id
-        model.geom_dataid[geom] = mesh
-        # The compiler moved each mesh to its centre of mass; this moves it back.
-        model.geom_pos[geom], model.geom_quat[geom] = model.mesh_pos[mesh], model.mesh_quat[mesh]
+        self._set_mesh(geom, thing.shape.name)
         body = model.geom_bodyid[geom]
         model.body_pos[body] = (*thing.centre_m[:2], 0.0)
         model.body_quat[body] = (np.cos(thing.yaw_rad / 2), 0, 0, np.sin(thing.yaw_rad / 2))
@@ -242,6 +244,25 @@ class TabletopScene:
         model.geom_quat[shadow] = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
         radius = thing.size_m[0] / 2
         model.geom_size[shadow, :2] = (1.35 * radius + 0.4 * stretch, 1.35 * radius)
+        if thing.shape.half_m:  # a long thing's spot turns with the thing instead
+            model.geom_quat[shadow] = (np.cos(thing.yaw_rad / 2), 0, 0, np.sin(thing.yaw_rad / 2))
+            model.geom_size[shadow, :2] = 1.3 * np.array(thing.shape.half_m) + 0.2 * stretch
+
+    def _set_mesh(self, geom: int, name: str) -> None:
+        mesh = self._model.mesh(name).id
+        self._model.geom_dataid[geom] = mesh
+        # The compiler moved each mesh to its centre of mass; this moves it back.
+        self._model.geom_pos[geom] = self._model.mesh_pos[mesh]
+        self._model.geom_quat[geom] = self._model.mesh_quat[mesh]
+
+    def _set_accent(self, geom: int, thing: SceneObject | None) -> None:
+        """The part of a thing that has a colour of its own."""
+        shown = thing is not None and thing.shape.accent is not None
+        self._model.geom_group[geom] = 1 if shown else 5
+        if thing is None or not shown:
+            return
+        self._set_mesh(geom, accent_name(thing.shape))
+        self._model.mat_rgba[self._model.geom_matid[geom], :3] = thing.shape.accent_rgb
 
     def _set_room(self, state: SceneState) -> None:
         model, room = self._model, state.room

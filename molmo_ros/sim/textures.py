@@ -1,4 +1,4 @@
-"""Table textures, all computed: wood, stone, weave, checks, stripes, speckle, plain.
+"""Table textures, all computed: wood, stone, weave, checks, stripes, speckle, plain, and two kept for tests.
 
 Textures are pale and nearly grey; the scene's table colour tints them, so one texture serves many tables.
 """
@@ -16,15 +16,22 @@ SIZE_PX = 512
 
 _FAMILIES = ("wood", "planks", "clouds", "speckle", "weave", "checks", "stripes", "plain", "marble", "tiles")
 
-TEXTURE_COUNT = 30
+#: The first world has the first of these numbers, later worlds train on the second, and behind those come
+#: the textures that no training ever shows: of families of their own.
+TEXTURE_COUNT, TRAINING_TEXTURES, HELD_OUT_TEXTURES = 30, 42, 6
+
+_HELD_OUT_FAMILIES = ("gingham", "terrazzo")
+
+
+def table_textures(count: int = TEXTURE_COUNT) -> tuple[NDArray[np.uint8], ...]:
+    """The first `count` images (SIZE_PX, SIZE_PX, 3) uint8, always the same ones."""
+    return tuple(_table_texture(i) for i in range(count))
 
 
 @cache
-def table_textures() -> tuple[NDArray[np.uint8], ...]:
-    """`TEXTURE_COUNT` images (SIZE_PX, SIZE_PX, 3) uint8, always the same ones."""
-    return tuple(
-        _texture(_FAMILIES[i % len(_FAMILIES)], np.random.default_rng(7000 + i)) for i in range(TEXTURE_COUNT)
-    )
+def _table_texture(i: int) -> NDArray[np.uint8]:
+    families = _FAMILIES if i < TRAINING_TEXTURES else _HELD_OUT_FAMILIES
+    return _texture(families[i % len(families)], np.random.default_rng(7000 + i))
 
 
 @cache
@@ -131,7 +138,30 @@ def _tiles(rng: np.random.Generator) -> NDArray[np.float32]:
     return np.clip(light + 0.01 * _smooth_noise(rng, (4, 4)), 0, 1)
 
 
+def _gingham(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Half-see-through stripes both ways."""
+    count = int(rng.integers(8, 22))
+    y, x = np.mgrid[0:SIZE_PX, 0:SIZE_PX] * 2 * count // SIZE_PX % 2
+    thread = 0.012 * _smooth_noise(rng, (2, 2))
+    return np.clip(0.95 - rng.uniform(0.10, 0.24) * (x + y) + thread, 0.2, 1).astype(np.float32)
+
+
+def _terrazzo(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Chips of many greys in a pale ground: the cells of scattered points, where they are thick."""
+    size = SIZE_PX // 4
+    points = rng.uniform(0, size, (260, 2))
+    y, x = np.mgrid[0:size, 0:size]
+    away = np.hypot(x[..., None] - points[:, 0], y[..., None] - points[:, 1])
+    nearest = np.partition(away, 1, axis=-1)
+    chip = nearest[..., 1] - nearest[..., 0] > rng.uniform(2.0, 4.0)
+    light = np.where(chip, rng.uniform(0.55, 0.95, 260)[away.argmin(axis=-1)], 0.9).astype(np.float32)
+    light = cv2.resize(light, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_LINEAR)
+    return np.clip(light + 0.01 * _smooth_noise(rng, (3, 3)), 0, 1)
+
+
 _BUILDERS = {
+    "gingham": _gingham,
+    "terrazzo": _terrazzo,
     "wood": _wood,
     "planks": _planks,
     "clouds": _clouds,

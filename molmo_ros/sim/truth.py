@@ -15,8 +15,9 @@ class ObjectTruth:
     """What is true of one visible thing.
 
     `centroid_uv` is the middle of the visible mask and `inside_uv` the pixel of the mask nearest to it (the
-    two differ for a ring); `centre_uv` is the projected 3D centre. Pixels of the rendered image, (0, 0) =
-    centre of the top-left pixel. `centre_m` is in the base frame.
+    two differ for a ring); `centre_uv` is the projected 3D centre; `box_uv` is the visible part's (left, top,
+    right, bottom), the outermost pixels included. Pixels of the rendered image, (0, 0) = centre of the top-left
+    pixel. `centre_m` is in the base frame, `distance_m` from the camera. `bulk_m`: see `Shape.bulk_m`.
     """
 
     id: int
@@ -28,6 +29,9 @@ class ObjectTruth:
     inside_uv: tuple[float, float]
     centre_uv: tuple[float, float]
     centre_m: tuple[float, float, float]
+    box_uv: tuple[int, int, int, int]
+    distance_m: float
+    bulk_m: float
 
     @property
     def label(self) -> str:
@@ -65,6 +69,9 @@ def scene_truth(state: SceneState, ids_HW: NDArray[np.int32], min_pixels: int = 
                 (float(columns[nearest]), float(rows[nearest])),
                 (float(centre_uv[0]), float(centre_uv[1])),
                 thing.centre_m,
+                (int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())),
+                float(np.linalg.norm(state.camera.T_base_camera[:3, 3] - thing.centre_m)),
+                thing.shape.bulk_m,
             )
         )
     return tuple(truths)

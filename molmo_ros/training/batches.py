@@ -19,8 +19,10 @@ from molmo_ros.molmo import MolmoProcessor
 from molmo_ros.molmo.processing import format_prompt
 from molmo_ros.sim.colours import COLOUR_NAMES
 from molmo_ros.sim.objects import KINDS
+from molmo_ros.sim.worlds import FIRST, world_named
+from molmo_ros.training import tabletop_questions
 from molmo_ros.training.questions import Question, Thing, ask_about, ask_absent, ask_by_colour, ask_by_kind
-from molmo_ros.training.scenes import Grid, Shard
+from molmo_ros.training.scenes import Grid, Shard, Words
 from molmo_ros.training.tabletop_model import DenseTruth
 
 #: Weights in the loss: the first token says whether the thing is there at all, digits before the decimal point
@@ -83,8 +85,11 @@ class QuestionBatches(IterableDataset[Batch]):
         questions: int,
         first_step: int = 0,
         absent_share: float = 0.25,
+        short_share: float = SHORT_SHARE,
     ) -> None:
         self.shard, self.processor, self.grid, self.absent_share = shard, processor, grid, absent_share
+        self.world, self.short_share = world_named(shard.world), short_share
+        self.words = Words.of(self.world)
         self.seed, self.pictures, self.questions, self.first_step = seed, pictures, questions, first_step
         blank = np.zeros((*grid.size, 3), np.uint8)
         frame = processor(images=blank, text="", formatted=True)
@@ -111,20 +116,32 @@ class QuestionBatches(IterableDataset[Batch]):
         flips = rng.random(len(rows)) < 0.5
         packs: list[tuple[Question, list[int]]] = []
         for row, flip in zip(rows, flips, strict=True):
-            things = self.shard.things(row)
-            if flip:
-                things = [Thing(t.colour, t.kind, 100.0 - t.x, t.y) for t in things]
-            for _ in range(self.questions):
-                question = draw_question(things, rng, self.absent_share)
-                packs.append((question, [self._token_of(things[i]) for i in question.targets]))
+            packs += [
+                (question, [self._token_of(*point) for point in question.points])
+                for question in self._questions(row, flip, rng)
+            ]
         return Batch(
             images=self.images(rows, flips, rng),
             image_masks=self.image_masks.expand(len(rows), -1, -1),
             image_input_idx=self.image_input_idx.expand(len(rows), -1, -1),
             prefix_ids=self.prefix.expand(len(rows), -1),
             truth=self._dense_truth(rows, flips),
-            **self._text(packs, short=rng.random() < SHORT_SHARE),
+            **self._text(packs, short=rng.random() < self.short_share),
         )
+
+    def _questions(self, row: int, flip: bool, rng: np.random.Generator) -> list[Question]:
+        """What is asked about one picture, in its world's way; `flip`: as in a mirror."""
+        if self.world != FIRST:
+            seen = self.shard.seen(row)
+            seen = seen.mirrored() if flip else seen
+            return [
+                tabletop_questions.draw_question(seen, self.world, rng, self.absent_share)
+                for _ in range(self.questions)
+            ]
+        things = self.shard.things(row)
+        if flip:
+            things = [Thing(t.colour, t.kind, 100.0 - t.x, t.y) for t in things]
+        return [draw_question(things, rng, self.absent_share) for _ in range(self.questions)]
 
     def rows(self, step: int) -> np.ndarray:
         """Every picture once an epoch, in an order of the epoch's own."""
@@ -149,14 +166,14 @@ class QuestionBatches(IterableDataset[Batch]):
         return patches.reshape(len(rows), down * across, p * p * 3)
 
     def covering_things(self, rows: np.ndarray, flips: np.ndarray) -> np.ndarray:
-        """[B, P] the thing (1..8) that covers each patch of these pictures, 0 = none."""
+        """[B, P] the thing (from 1) that covers each patch of these pictures, 0 = none."""
         things = self.shard.patch_things[rows].reshape(len(rows), *self.grid.patches).astype(np.int64)
         things[flips] = things[flips][:, :, ::-1]
         return things.reshape(len(rows), -1)
 
-    def _token_of(self, thing: Thing) -> int:
-        """Number of the image token that holds the thing's point, row by row in a crop."""
-        right, down = self._place(thing.x, thing.y)
+    def _token_of(self, x: float, y: float) -> int:
+        """Number of the image token that holds a point (percent), row by row in a crop."""
+        right, down = self._place(x, y)
         return int(down) * self.grid.tokens[1] + int(right)
 
     def _place(self, x: float, y: float) -> tuple[float, float]:
@@ -199,10 +216,8 @@ class QuestionBatches(IterableDataset[Batch]):
             "weights": torch.from_numpy(weights.astype(np.float32)),
             "look_at": torch.from_numpy(look_at),
             "gaze_weights": torch.from_numpy(gaze_weights),
-            "asked_kind": torch.tensor([KINDS.index(q.kind) + 1 if q.kind else 0 for q, _ in packs]),
-            "asked_colour": torch.tensor(
-                [COLOUR_NAMES.index(q.colour) + 1 if q.colour else 0 for q, _ in packs]
-            ),
+            "asked_kind": torch.tensor([self.words.codes(q.colour, q.kind)[1] for q, _ in packs]),
+            "asked_colour": torch.tensor([self.words.codes(q.colour, q.kind)[0] for q, _ in packs]),
         }
 
     def _encode(self, question: Question) -> tuple[list[int], list[int]]:

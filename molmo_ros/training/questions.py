@@ -40,12 +40,19 @@ PLURAL_TEMPLATES = (
 
 @dataclass(frozen=True)
 class Thing:
-    """One object seen in a picture: its words and the point on it, in percent of width and height."""
+    """One object seen in a picture: its words and the point on it, in percent of width and height.
+
+    What relations need beside that, 0 where it is not known: `bulk_m` (how large it is, see `Shape`), its
+    `distance_m` from the camera, and the `pixels` that show it.
+    """
 
     colour: str
     kind: str
     x: float
     y: float
+    bulk_m: float = 0.0
+    distance_m: float = 0.0
+    pixels: int = 0
 
     @property
     def label(self) -> str:
@@ -56,7 +63,8 @@ class Thing:
 class Question:
     """A question with its true answer; `targets` are indices of the things asked about in the answer's order.
 
-    `colour`, `kind`: what the words name, None where they leave it open.
+    `points`: the answer's points in percent, not yet rounded; those of the targets, or of a free spot.
+    `colour`, `kind`: what the words name, None where they leave it open. `task`: what sort of question it is.
     """
 
     text: str
@@ -65,6 +73,8 @@ class Question:
     targets: tuple[int, ...]
     colour: str | None
     kind: str | None
+    points: tuple[tuple[float, float], ...] = ()
+    task: str = "point"
 
 
 def plural(kind: str) -> str:
@@ -85,30 +95,38 @@ def points_answer(xy: Sequence[tuple[float, float]], label: str) -> str:
     return f' <{tag} {places} alt="{label}">{label}</{tag}>'
 
 
+def counting_answer(xy: Sequence[tuple[float, float]], label: str) -> str:
+    """Molmo's words for counting by pointing."""
+    points = points_answer(xy, label)
+    return f" Counting the{points} shows a total of {len(xy)}." if xy else points
+
+
 def ask_about(things: Sequence[Thing], index: int, rng: np.random.Generator) -> Question:
     """A question naming one thing by colour and kind; all things of the same words are its targets."""
     label = things[index].label
-    targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.label == label])
+    targets = in_answer_order(things, [i for i, thing in enumerate(things) if thing.label == label])
     words = _Words(label, things[index].colour, things[index].kind)
-    return _question(_draw(TEMPLATES, rng), words, things, targets)
+    return _question(draw_template(TEMPLATES, rng), words, things, targets)
 
 
 def ask_by_kind(things: Sequence[Thing], kind: str, rng: np.random.Generator) -> Question:
     """A question naming only the kind, in the singular or plural as the picture has it."""
-    targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.kind == kind])
+    targets = in_answer_order(things, [i for i, thing in enumerate(things) if thing.kind == kind])
     if len(targets) > 1:
-        return _question(_draw(PLURAL_TEMPLATES, rng), _Words(plural(kind), None, kind), things, targets)
-    return _question(_draw(TEMPLATES, rng), _Words(kind, None, kind), things, targets)
+        return _question(
+            draw_template(PLURAL_TEMPLATES, rng), _Words(plural(kind), None, kind), things, targets
+        )
+    return _question(draw_template(TEMPLATES, rng), _Words(kind, None, kind), things, targets)
 
 
 def ask_by_colour(things: Sequence[Thing], colour: str, rng: np.random.Generator) -> Question:
     """A question naming only the colour ("the red thing")."""
-    targets = _in_answer_order(things, [i for i, thing in enumerate(things) if thing.colour == colour])
+    targets = in_answer_order(things, [i for i, thing in enumerate(things) if thing.colour == colour])
     word = str(rng.choice(["thing", "object"]))
     if len(targets) > 1:
         words = _Words(f"{colour} {plural(word)}", colour, None)
-        return _question(_draw(PLURAL_TEMPLATES, rng), words, things, targets)
-    return _question(_draw(TEMPLATES, rng), _Words(f"{colour} {word}", colour, None), things, targets)
+        return _question(draw_template(PLURAL_TEMPLATES, rng), words, things, targets)
+    return _question(draw_template(TEMPLATES, rng), _Words(f"{colour} {word}", colour, None), things, targets)
 
 
 def ask_absent(
@@ -120,10 +138,11 @@ def ask_absent(
     far = [(c, k) for c in colours for k in kinds]
     candidates = [(c, k) for c, k in (near if rng.random() < 0.7 else far) if f"{c} {k}" not in present]
     colour, kind = candidates[int(rng.integers(len(candidates)))]
-    return _question(_draw(TEMPLATES, rng), _Words(f"{colour} {kind}", colour, kind), things, ())
+    return _question(draw_template(TEMPLATES, rng), _Words(f"{colour} {kind}", colour, kind), things, ())
 
 
-def _in_answer_order(things: Sequence[Thing], indices: Sequence[int]) -> tuple[int, ...]:
+def in_answer_order(things: Sequence[Thing], indices: Sequence[int]) -> tuple[int, ...]:
+    """Those things as Molmo sorts points: by x, then y, after rounding."""
     return tuple(sorted(indices, key=lambda i: (round(things[i].x, 1), round(things[i].y, 1))))
 
 
@@ -134,13 +153,14 @@ class _Words(NamedTuple):
 
 
 def _question(template: str, words: _Words, things: Sequence[Thing], targets: tuple[int, ...]) -> Question:
-    answer = points_answer([(things[i].x, things[i].y) for i in targets], words.label)
+    points = tuple((things[i].x, things[i].y) for i in targets)
+    answer = points_answer(points, words.label)
     return Question(
-        template.format(label=words.label), answer, words.label, targets, words.colour, words.kind
+        template.format(label=words.label), answer, words.label, targets, words.colour, words.kind, points
     )
 
 
-def _draw(templates: Sequence[str], rng: np.random.Generator) -> str:
+def draw_template(templates: Sequence[str], rng: np.random.Generator) -> str:
     """The first template four times as often as each other one."""
     index = int(rng.integers(len(templates) + 3))
     return templates[max(index - 3, 0)]

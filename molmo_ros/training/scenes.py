@@ -12,22 +12,30 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from molmo_ros.molmo.image_processing import MolmoImageProcessor, fitted_size
-from molmo_ros.sim.colours import COLOUR_NAMES
-from molmo_ros.sim.objects import KINDS
+from molmo_ros.sim.worlds import DEFAULT_WORLD, World, world_named
 from molmo_ros.training.questions import Thing
+from molmo_ros.training.tabletop_questions import UNNAMED, Seen
+
+if TYPE_CHECKING:
+    from molmo_ros.sim.scene import SceneState
+    from molmo_ros.sim.tabletop import View
 
 #: Seeds below this belong to tests and demos, from the second on to validation; training lies between.
 TRAIN_SEEDS = range(1_000_000, 5_000_000)
 VALIDATION_SEEDS = range(5_000_000, 6_000_000)
 TEST_SEEDS = range(1_000_000)
 
-#: Most things in a scene, and the size of the arrays in a shard.
-MOST_THINGS = 8
+#: Of a scene of the first world, and the size of the arrays in its shards; see `World.slots`.
+MOST_THINGS = DEFAULT_WORLD.slots
+
+#: Every so many-th pixel of a picture is looked at for free space.
+_FREE_EVERY = 4
 
 #: A thing is asked about when at least this share of the picture shows it (20 pixels of 320 x 240).
 LEAST_VISIBLE_SHARE = 20 / (320 * 240)
@@ -68,8 +76,15 @@ class Grid:
 
 @dataclass(frozen=True)
 class Shard:
-    """`pictures` [N, H, W, 3] uint8; `kinds`, `colours` [N, 8] (1-based, 0 = no thing); `points` [N, 8, 2] percent;
-    `patch_things` [N, P] number of the thing (1..8) that covers the patch, 0 = none; `seeds` [N]."""
+    """`pictures` [N, H, W, 3] uint8; `kinds`, `colours` [N, S] words of the visible things, from 1, 0 = no thing;
+    `points` [N, S, 2] percent; `patch_things` [N, P] number of the thing (1..S) that covers the patch, 0 = none;
+    `seeds` [N]. `world` is the name of the world whose words these are, in its order; behind them, one more kind
+    stands for things without a name.
+
+    What only questions of later worlds turn on: `hidden_kinds`, `hidden_colours` [N, S] of things too little to
+    see to ask for; `measures` [N, S, 3] bulk (m), distance from the camera (m) and visible pixels;
+    `free_spots` [N, 2] percent, NaN where the table is full.
+    """
 
     pictures: np.ndarray
     kinds: np.ndarray
@@ -77,14 +92,76 @@ class Shard:
     points: np.ndarray
     patch_things: np.ndarray
     seeds: np.ndarray
+    world: str = DEFAULT_WORLD.name
+    hidden_kinds: np.ndarray | None = None
+    hidden_colours: np.ndarray | None = None
+    measures: np.ndarray | None = None
+    free_spots: np.ndarray | None = None
+
+    @classmethod
+    def empty(cls, count: int, grid: Grid, first_seed: int, world: World) -> Shard:
+        """A shard to be filled, of `count` pictures."""
+        slots, patches = world.slots, grid.patches[0] * grid.patches[1]
+        return cls(
+            pictures=np.zeros((count, *grid.size, 3), np.uint8),
+            kinds=np.zeros((count, slots), np.uint8),
+            colours=np.zeros((count, slots), np.uint8),
+            points=np.zeros((count, slots, 2), np.float32),
+            patch_things=np.zeros((count, patches), np.uint8),
+            seeds=np.arange(first_seed, first_seed + count),
+            world=world.name,
+            hidden_kinds=np.zeros((count, slots), np.uint8),
+            hidden_colours=np.zeros((count, slots), np.uint8),
+            measures=np.zeros((count, slots, 3), np.float32),
+            free_spots=np.full((count, 2), np.nan, np.float32),
+        )
 
     def things(self, row: int) -> list[Thing]:
         """The visible things of one picture."""
+        words = Words.of(world_named(self.world))
+        measures = np.zeros((*self.kinds.shape[1:], 3)) if self.measures is None else self.measures[row]
         return [
-            Thing(COLOUR_NAMES[colour - 1], KINDS[kind - 1], float(x), float(y))
-            for kind, colour, (x, y) in zip(self.kinds[row], self.colours[row], self.points[row], strict=True)
+            Thing(*words.of_codes(colour, kind), float(x), float(y), float(bulk), float(away), int(pixels))
+            for kind, colour, (x, y), (bulk, away, pixels) in zip(
+                self.kinds[row], self.colours[row], self.points[row], measures, strict=True
+            )
             if kind > 0
         ]
+
+    def seen(self, row: int) -> Seen:
+        """What questions of later worlds may turn on. Raises ValueError for a shard without it."""
+        if self.hidden_kinds is None or self.hidden_colours is None or self.free_spots is None:
+            raise ValueError("this shard was drawn before there were relations and free space; draw it again")
+        words = Words.of(world_named(self.world))
+        hidden = zip(self.hidden_colours[row], self.hidden_kinds[row], strict=True)
+        x, y = (float(value) for value in self.free_spots[row])
+        return Seen(
+            tuple(self.things(row)),
+            tuple(words.of_codes(colour, kind) for colour, kind in hidden if kind > 0),
+            None if np.isnan(x) else (x, y),
+        )
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a world as numbers from 1 on; the last kind is a thing without a name, colour 0 has no word."""
+
+    colours: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, world: World) -> Words:
+        return cls(world.colours, (*world.kinds, UNNAMED) if world.clutter else world.kinds)
+
+    def codes(self, colour: str | None, kind: str | None) -> tuple[int, int]:
+        """Numbers of a colour and a kind; 0 for no colour word and for no kind, the last for an unnamed kind."""
+        colour_code = self.colours.index(colour) + 1 if colour in self.colours else 0
+        if kind is None:
+            return colour_code, 0
+        return colour_code, self.kinds.index(kind) + 1 if kind in self.kinds else len(self.kinds)
+
+    def of_codes(self, colour: int, kind: int) -> tuple[str, str]:
+        return self.colours[colour - 1] if colour else "", self.kinds[kind - 1]
 
 
 def aim_point(mask_HW: np.ndarray) -> tuple[float, float]:
@@ -114,7 +191,8 @@ def covering_thing(ids_HW: np.ndarray, grid: Grid, least_share: float = 0.2) -> 
     canvas[top : top + grid.size[0], left : left + grid.size[1]] = resized
     p, (rows, cols) = grid.patch_size, grid.patches
     cells = canvas.reshape(rows, p, cols, p).transpose(0, 2, 1, 3).reshape(rows * cols, p * p)
-    counts = np.stack([(cells == thing).sum(axis=1) for thing in range(1, MOST_THINGS + 1)], axis=1)
+    most = max(int(ids_HW.max()), 1)
+    counts = np.stack([(cells == thing).sum(axis=1) for thing in range(1, most + 1)], axis=1)
     best = counts.argmax(axis=1)
     return np.where(counts.max(axis=1) >= least_share * p * p, best + 1, 0).astype(np.uint8)
 
@@ -129,6 +207,9 @@ class ShardOrder:
     render_size: tuple[int, int]
     objects: tuple[int, int]
     grid: Grid
+    world: str = DEFAULT_WORLD.name
+    twin_probability: float = 0.35
+    samples: int = 0
 
 
 def draw_shard(order: ShardOrder) -> Path:
@@ -137,33 +218,17 @@ def draw_shard(order: ShardOrder) -> Path:
         return order.path
     from molmo_ros.sim.scene import SceneRecipe
     from molmo_ros.sim.tabletop import TabletopScene
-    from molmo_ros.sim.truth import scene_truth
 
     cv2.setNumThreads(1)
-    tabletop = TabletopScene(order.render_size, SceneRecipe(objects=order.objects, allow_twins=True))
-    width, height = order.render_size
-    least_pixels = int(LEAST_VISIBLE_SHARE * width * height)
-    n, (rows, cols) = order.count, order.grid.patches
-    shard = Shard(
-        pictures=np.zeros((n, *order.grid.size, 3), np.uint8),
-        kinds=np.zeros((n, MOST_THINGS), np.uint8),
-        colours=np.zeros((n, MOST_THINGS), np.uint8),
-        points=np.zeros((n, MOST_THINGS, 2), np.float32),
-        patch_things=np.zeros((n, rows * cols), np.uint8),
-        seeds=np.arange(order.first_seed, order.first_seed + n),
-    )
+    world = world_named(order.world)
+    recipe = SceneRecipe(order.objects, True, order.twin_probability, world)
+    tabletop = TabletopScene(order.render_size, recipe, order.samples)
+    shard = Shard.empty(order.count, order.grid, order.first_seed, world)
     for row, seed in enumerate(shard.seeds):
         state = tabletop.reset(int(seed))
         view = tabletop.render(segmentation=True)
-        assert view.ids is not None
         shard.pictures[row] = cv2.resize(view.color, order.grid.size[::-1], interpolation=cv2.INTER_AREA)
-        shard.patch_things[row] = covering_thing(view.ids, order.grid)
-        for truth in scene_truth(state, view.ids, least_pixels):
-            slot = truth.id - 1
-            u, v = aim_point(truth.mask_HW)
-            shard.kinds[row, slot] = KINDS.index(truth.kind) + 1
-            shard.colours[row, slot] = COLOUR_NAMES.index(truth.colour) + 1
-            shard.points[row, slot] = 100 * u / width, 100 * v / height
+        _note(shard, row, state, view, order.grid)
     tabletop.close()
     part = order.path.with_suffix(".part.npz")
     np.savez(part, **vars(shard))
@@ -171,10 +236,50 @@ def draw_shard(order: ShardOrder) -> Path:
     return order.path
 
 
+def _note(shard: Shard, row: int, state: SceneState, view: View, grid: Grid) -> None:
+    """Fill in what is true of one picture."""
+    from molmo_ros.sim.free_space import emptiest_spot, free_table
+    from molmo_ros.sim.truth import scene_truth
+
+    assert view.ids is not None and shard.measures is not None and shard.free_spots is not None
+    assert shard.hidden_kinds is not None and shard.hidden_colours is not None
+    height, width = view.ids.shape
+    words = Words.of(world_named(shard.world))
+    shard.patch_things[row] = covering_thing(view.ids, grid)
+    hidden = {thing.id: thing for thing in state.objects}
+    for truth in scene_truth(state, view.ids, int(LEAST_VISIBLE_SHARE * width * height)):
+        slot = truth.id - 1
+        u, v = aim_point(truth.mask_HW)
+        shard.colours[row, slot], shard.kinds[row, slot] = words.codes(truth.colour, truth.kind)
+        shard.points[row, slot] = 100 * u / width, 100 * v / height
+        shard.measures[row, slot] = truth.bulk_m, truth.distance_m, truth.visible_pixels
+        del hidden[truth.id]
+    for thing in hidden.values():
+        shard.hidden_colours[row, thing.id - 1], shard.hidden_kinds[row, thing.id - 1] = words.codes(
+            thing.colour, thing.kind
+        )
+    spot = emptiest_spot(free_table(state, view.depth_m, view.ids, every=_FREE_EVERY))
+    if spot is not None:
+        shard.free_spots[row] = _FREE_EVERY * 100 * np.array(spot) / (width, height)
+
+
 def load_shards(paths: Sequence[Path]) -> Shard:
-    """All shards as one."""
+    """All shards as one. Raises ValueError for shards of different worlds."""
     loaded = [np.load(path) for path in paths]
-    return Shard(**{name: np.concatenate([shard[name] for shard in loaded]) for name in loaded[0].files})
+    worlds = {str(shard["world"]) if "world" in shard else DEFAULT_WORLD.name for shard in loaded}
+    if len(worlds) != 1:
+        raise ValueError(f"shards of different worlds: {', '.join(sorted(worlds))}")
+    arrays: dict[str, np.ndarray] = {}
+    counts = [len(shard["seeds"]) for shard in loaded]
+    for name in (name for name in loaded[0].files if name != "world"):
+        start = 0
+        for shard, count in zip(loaded, counts, strict=True):
+            part = shard[name]
+            if start == 0:  # filled one by one: all pictures twice in memory would be too many
+                arrays[name] = np.empty((sum(counts), *part.shape[1:]), part.dtype)
+            arrays[name][start : start + count] = part
+            start += count
+    return Shard(**arrays, world=worlds.pop())
 
 
 def draw_shards(orders: Sequence[ShardOrder], processes: int = 2) -> list[Path]:

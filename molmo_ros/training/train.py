@@ -27,12 +27,12 @@ from torch.utils.data import DataLoader
 from transformers import DynamicCache
 
 from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
-from molmo_ros.sim.colours import COLOUR_NAMES
-from molmo_ros.sim.objects import KINDS
-from molmo_ros.training.batches import Batch, QuestionBatches
+from molmo_ros.sim.worlds import DEFAULT_WORLD, FIRST, World, world_named
+from molmo_ros.training import tabletop_questions
+from molmo_ros.training.batches import SHORT_SHARE, Batch, QuestionBatches
 from molmo_ros.training.close_ups import CloseUpBatch, CloseUps, window_features
 from molmo_ros.training.questions import every_wording
-from molmo_ros.training.scenes import Grid, Shard, ShardOrder, draw_shards, load_shards
+from molmo_ros.training.scenes import Grid, Shard, ShardOrder, Words, draw_shards, load_shards
 from molmo_ros.training.tabletop_model import (
     GAZE_LAYER,
     DenseLessons,
@@ -53,7 +53,7 @@ class Lesson:
     `name`: "close_ups" (windows around single things, for the ViT), "pictures" (the whole image side), or
     "words" (everything, questions and answers included). The ViT, most of the work, learns in every
     `vit_every`-th step. `absent_share`: questions for things that are not there. `seed`: of the pictures' order
-    and the questions.
+    and the questions. `short_share`: batches whose answers end after the first point.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Lesson:
     vit_every: int = 1
     absent_share: float = 0.25
     seed: int = 0
+    short_share: float = SHORT_SHARE
 
     def __post_init__(self) -> None:
         if self.name not in LESSONS:
@@ -131,8 +132,12 @@ class Trainer:
         self.config, self.schedule, self.run, self.step = config, schedule, run, 0
         self.model = build_model(config["model"])
         text, vision = self.model.config.text_config, self.model.config.vision_config
+        words = Words.of(world_of(config))
         self.lessons = DenseLessons(
-            vision.hidden_size * len(vision.feature_layers), text.hidden_size, len(KINDS), len(COLOUR_NAMES)
+            vision.hidden_size * len(vision.feature_layers),
+            text.hidden_size,
+            len(words.kinds),
+            len(words.colours),
         )
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         # Muon (Jordan et al. 2024) for the matrices between layers learns from fewer pictures than Adam; tables,
@@ -368,6 +373,9 @@ def shard_orders(config: dict[str, Any], part: str, grid: Grid, folder: Path) ->
             tuple(scenes["render_size"]),
             tuple(scenes["objects"]),
             grid,
+            world_of(config).name,
+            scenes.get("twin_probability", 0.35),
+            scenes.get("samples", 0),
         )
         for start in range(0, scenes[part]["count"], per_shard)
     ]
@@ -375,6 +383,24 @@ def shard_orders(config: dict[str, Any], part: str, grid: Grid, folder: Path) ->
 
 def draw_part(config: dict[str, Any], part: str, grid: Grid, run: Path) -> Shard:
     return load_shards(draw_shards(shard_orders(config, part, grid, run / "scenes")))
+
+
+def world_of(config: dict[str, Any]) -> World:
+    """The world that a configuration trains for."""
+    return world_named(config["scenes"].get("world", DEFAULT_WORLD.name))
+
+
+def build_processor(config: dict[str, Any]) -> MolmoProcessor:
+    """Preprocessing and a tokenizer for the words of the configuration's world."""
+    world = world_of(config)
+    texts = (
+        every_wording(world.colours, world.kinds)
+        if world == FIRST
+        else tabletop_questions.every_wording(world)
+    )
+    return MolmoProcessor(
+        build_image_processor(config["model"]), train_tokenizer(texts, config["model"]["embedding_size"])
+    )
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], Schedule]:
@@ -398,10 +424,7 @@ def main() -> None:
     run: Path = arguments.run
     run.mkdir(parents=True, exist_ok=True)
 
-    processor = MolmoProcessor(
-        build_image_processor(config["model"]),
-        train_tokenizer(every_wording(COLOUR_NAMES, KINDS), config["model"]["embedding_size"]),
-    )
+    processor = build_processor(config)
     width, height = config["scenes"]["render_size"]
     grid = Grid.of(processor.image_processor, (height, width))
     train_shard = draw_part(config, "train", grid, run)
@@ -430,6 +453,7 @@ def main() -> None:
                 grid,
                 seed=lesson.seed,
                 absent_share=lesson.absent_share,
+                short_share=lesson.short_share,
                 pictures=lesson.pictures_per_step,
                 questions=schedule.questions_per_picture if lesson.name == "words" else 1,
                 first_step=step,

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molmo_ros.sim.colours import COLOUR_NAMES, COLOURS, NamedColour, colour_named, distance, lab
+from molmo_ros.sim.colours import (
+    COLOUR_NAMES,
+    COLOURS,
+    DULL_COLOURS,
+    TEN_COLOURS,
+    NamedColour,
+    colour_named,
+    distance,
+    lab,
+)
 
 
 @given(st.sampled_from(COLOURS), st.integers(0, 2**32))
@@ -18,6 +27,19 @@ def test_a_drawn_colour_is_nearest_to_its_own_name(colour: NamedColour, seed: in
     rgb = colour.draw(np.random.default_rng(seed))
     nearest = min(COLOURS, key=lambda other: distance(rgb, other.middle()))
     assert nearest.name == colour.name
+
+
+@given(st.sampled_from(TEN_COLOURS), st.integers(0, 2**32))
+def test_a_drawn_colour_of_ten_is_nearest_to_its_own_name(colour: NamedColour, seed: int) -> None:
+    rgb = colour.draw(np.random.default_rng(seed))
+    nearest = min(TEN_COLOURS, key=lambda other: distance(rgb, other.middle()))
+    assert nearest.name == colour.name
+
+
+@given(st.sampled_from(DULL_COLOURS), st.integers(0, 2**32))
+def test_a_dull_colour_is_far_from_every_name(colour: NamedColour, seed: int) -> None:
+    rgb = colour.draw(np.random.default_rng(seed))
+    assert min(distance(rgb, named.middle()) for named in TEN_COLOURS) > 12
 
 
 def test_hues_keep_their_distance() -> None:

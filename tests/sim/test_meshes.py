@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molmo_ros.sim.meshes import Mesh, arc_profile, revolved, rounded_box, rounded_profile, swept_tube
+from molmo_ros.sim.meshes import (
+    Mesh,
+    arc_profile,
+    extruded,
+    moved,
+    revolved,
+    rounded_box,
+    rounded_profile,
+    swept_tube,
+    turned,
+)
 
 
 def volume(mesh: Mesh) -> float:
@@ -57,3 +67,35 @@ def test_a_swept_tube_keeps_its_radius_around_the_path() -> None:
     tube = swept_tube(path, radius_m=0.005)
     distance = np.linalg.norm(tube.vertices_V3[:, None] - path[None], axis=-1).min(axis=1)
     np.testing.assert_allclose(distance, 0.005, rtol=0.01)
+
+
+def test_a_tube_may_taper() -> None:
+    path = np.stack([np.linspace(0, 0.1, 20), np.zeros(20), np.zeros(20)], axis=1)
+    tube = swept_tube(path, np.linspace(0.004, 0.010, 20))
+    radius = np.linalg.norm(tube.vertices_V3[:, 1:], axis=1)
+    np.testing.assert_allclose(radius, 0.004 + 0.06 * tube.vertices_V3[:, 0], atol=1e-9)
+
+
+@given(st.floats(0.01, 0.05), st.floats(0.01, 0.1))
+def test_an_extruded_outline_is_a_closed_prism(size: float, height: float) -> None:
+    ell = size * np.array([(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)])
+    prism = extruded(ell, height, seen_from=(0.5 * size, 0.5 * size))
+    assert volume(prism) == pytest.approx(3 * size**2 * height, rel=1e-9)
+    assert (prism.vertices_V3[:, 2].min(), prism.vertices_V3[:, 2].max()) == (0.0, height)
+    edges = np.abs(prism.normals_V3).max(axis=1)
+    np.testing.assert_allclose(edges, 1.0)  # every face looks along an axis
+
+
+@given(st.floats(-3, 3), st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)]))
+def test_turning_and_moving_keep_a_mesh_rigid(angle_rad: float, axis: tuple[float, float, float]) -> None:
+    box = rounded_box((0.03, 0.05, 0.08), edge_m=0.004)
+    placed = moved(turned(box, axis, angle_rad), (0.1, -0.2, 0.3))
+    assert volume(placed) == pytest.approx(volume(box), rel=1e-9)
+    back = turned(moved(placed, (-0.1, 0.2, -0.3)), axis, -angle_rad)
+    np.testing.assert_allclose(back.vertices_V3, box.vertices_V3, atol=1e-12)
+    np.testing.assert_allclose(back.normals_V3, box.normals_V3, atol=1e-12)
+
+
+def test_turning_is_right_handed() -> None:
+    x = Mesh(np.array([[1.0, 0, 0]]), np.array([[1.0, 0, 0]]), np.zeros((0, 3), np.int32))
+    np.testing.assert_allclose(turned(x, (0, 0, 1), np.pi / 2).vertices_V3, [[0, 1, 0]], atol=1e-12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from molmo_ros.sim.objects import KINDS, SIZES_PER_KIND, Shape, all_shapes, shapes_of
+from molmo_ros.sim.objects import KINDS, SIZES_PER_KIND, TIPPING, Shape, all_shapes, shape_of, shapes_of
 
 
 def test_every_kind_comes_in_several_different_sizes() -> None:
@@ -38,3 +38,39 @@ def test_only_mugs_have_a_handle_and_only_rings_a_hole() -> None:
         assert (shape.reach_m > 1.2 * shape.radius_m) == (shape.kind == "mug")
         if shape.kind != "cube":  # which has no vertex on its axis
             assert (radial.min() > 0.01) == (shape.kind == "ring")
+
+
+@pytest.mark.parametrize("kind", TIPPING)
+def test_a_thing_on_its_side_rests_on_the_table_and_keeps_its_size(kind: str) -> None:
+    for upright in shapes_of(kind):
+        lying = shape_of(kind, upright.variant, tipped=True)
+        parts = [lying.mesh, lying.accent] if lying.accent else [lying.mesh]
+        vertices = np.concatenate([part.vertices_V3 for part in parts])
+        low, high = vertices.min(axis=0), vertices.max(axis=0)
+        assert low[2] == pytest.approx(0.0, abs=1e-9)
+        assert lying.name != upright.name
+        assert lying.bulk_m == pytest.approx(upright.bulk_m, rel=0.12)
+        np.testing.assert_allclose((low + high)[:2], 0.0, atol=1e-9)  # over the origin
+        if kind not in ("box", "mug"):
+            assert lying.height_m < upright.height_m
+
+
+def test_a_bottle_on_its_side_is_long_and_a_cone_rests_along_its_slope() -> None:
+    for variant in range(SIZES_PER_KIND):
+        bottle = shape_of("bottle", variant, tipped=True)
+        assert bottle.half_m
+        assert max(bottle.half_m) > 2 * min(bottle.half_m)
+        cone = shape_of("cone", variant, tipped=True)
+        resting = cone.mesh.vertices_V3[cone.mesh.vertices_V3[:, 2] < 0.002]
+        assert np.ptp(resting[:, 0]) > 1.2 * cone.height_m  # from the rim of the foot to the tip
+
+
+def test_what_does_not_lie_on_its_side_is_refused() -> None:
+    with pytest.raises(ValueError, match="ball does not lie"):
+        shape_of("ball", 0, tipped=True)
+
+
+def test_all_shapes_of_a_world_have_names_of_their_own() -> None:
+    shapes = all_shapes(("box", "cube", "can"), tipping=True)
+    assert len({shape.name for shape in shapes}) == len(shapes) == 5 * SIZES_PER_KIND
+    assert not any(shape.tipped for shape in all_shapes(("box",)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from molmo_ros.sim.photo import PhotoStyle, developed
+from molmo_ros.sim.photo import PhotoRange, PhotoStyle, developed
 
 PLAIN = PhotoStyle(1.0, (1.0, 1.0, 1.0), gamma=1.0, blur_px_at_640=0.0, noise_levels=0.0)
 GREY = np.full((240, 320, 3), 120, np.uint8)
@@ -51,3 +53,27 @@ def test_drawn_styles_are_mild() -> None:
         style = PhotoStyle.draw(np.random.default_rng(seed))
         bright = developed(GREY, style, 0).astype(float).mean()
         assert 70 < bright < 190
+
+
+def test_jpeg_loses_detail_and_more_of_it_at_lower_quality_but_no_colour() -> None:
+    rng = np.random.default_rng(0)
+    busy = rng.integers(0, 255, (240, 320, 3), np.uint8)
+    red = np.zeros((240, 320, 3), np.uint8)
+    red[..., 0] = 200
+    losses = [
+        np.abs(developed(busy, replace(PLAIN, jpeg_quality=q), 0).astype(int) - busy).mean() for q in (95, 40)
+    ]
+    assert 0 < losses[0] < losses[1]
+    np.testing.assert_allclose(
+        developed(red, replace(PLAIN, jpeg_quality=40), 0)[100, 100], [200, 0, 0], atol=4
+    )
+
+
+def test_styles_use_the_range_they_are_given() -> None:
+    wide = PhotoRange(noise_levels=(5.0, 6.0), jpeg_share=0.5, jpeg_quality=(50, 60))
+    styles = [PhotoStyle.draw(np.random.default_rng(seed), wide) for seed in range(200)]
+    assert all(5.0 <= style.noise_levels <= 6.0 for style in styles)
+    packed = [style.jpeg_quality for style in styles if style.jpeg_quality]
+    assert 0.35 < len(packed) / len(styles) < 0.65
+    assert min(packed) == 50 and max(packed) == 60
+    assert not any(PhotoStyle.draw(np.random.default_rng(seed)).jpeg_quality for seed in range(50))

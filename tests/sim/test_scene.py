@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molmo_ros.sim.scene import ASPECT, MOST_OBJECTS, SceneRecipe, draw_scene
+from molmo_ros.sim.worlds import TABLETOP
 
 seeds = st.integers(0, 2**64 - 1)
 
@@ -102,3 +103,62 @@ def test_intrinsics_scale_with_the_image() -> None:
 def test_an_impossible_recipe_is_refused(objects: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"within 1\.\.8"):
         SceneRecipe(objects=objects)
+
+
+TABLE = SceneRecipe(objects=(2, 10), allow_twins=True, twin_probability=0.5, world=TABLETOP)
+
+
+@given(seeds)
+@settings(max_examples=60, deadline=None)
+def test_tabletop_things_stand_apart_in_the_picture_named_ones_first(seed: int) -> None:
+    state = draw_scene(seed, TABLE)
+    named = [thing for thing in state.objects if thing.kind in TABLETOP.kinds]
+    assert 2 <= len(named) <= 10
+    assert state.objects[: len(named)] == tuple(named)
+    assert len(state.objects) - len(named) <= TABLETOP.most_clutter
+    assert [thing.id for thing in state.objects] == list(range(1, len(state.objects) + 1))
+    for a, b in combinations(state.objects, 2):
+        assert np.hypot(*np.subtract(a.centre_m[:2], b.centre_m[:2])) > a.shape.reach_m + b.shape.reach_m
+    for thing in state.objects:
+        vertices = thing.shape.mesh.vertices_V3 @ thing.T_base_object[:3, :3].T + thing.T_base_object[:3, 3]
+        uv = state.camera.project(vertices, (640, 480))
+        assert (uv >= -0.5).all()
+        assert (uv <= [639.5, 479.5]).all()
+
+
+def test_tabletop_scenes_use_all_words_lie_down_and_hold_clutter() -> None:
+    scenes = [draw_scene(seed, TABLE).objects for seed in range(150)]
+    things = [thing for scene in scenes for thing in scene]
+    named = [thing for thing in things if thing.kind in TABLETOP.kinds]
+    kinds, colours = Counter(t.kind for t in named), Counter(t.colour for t in named)
+    assert set(kinds) == set(TABLETOP.kinds)
+    assert set(colours) == set(TABLETOP.colours)
+    assert max(colours.values()) < 2.2 * min(colours.values())
+    assert 0.07 < np.mean([t.tipped for t in named]) < 0.25
+    clutter = [t for t in things if t.kind not in TABLETOP.kinds]
+    assert {t.kind for t in clutter} == set(TABLETOP.clutter)
+    assert 0.3 < np.mean([t.colour in TABLETOP.colours for t in clutter]) < 0.7
+
+
+def test_tabletop_scenes_hold_sets_to_count_and_twins() -> None:
+    scenes = [[t for t in draw_scene(seed, TABLE).objects if t.kind in TABLETOP.kinds] for seed in range(150)]
+    of_a_kind = [max(Counter(t.kind for t in things).values()) for things in scenes]
+    alike = [max(Counter(t.label for t in things).values()) for things in scenes]
+    assert np.mean(np.array(of_a_kind) > 1) > 0.6
+    assert max(of_a_kind) >= 5
+    assert 0.25 < np.mean(np.array(alike) > 1) < 0.6
+
+
+def test_handles_of_mugs_that_stand_are_not_hidden_behind_them() -> None:
+    recipe = SceneRecipe(objects=(10, 10), world=TABLETOP)
+    mugs = 0
+    for seed in range(60):
+        state = draw_scene(seed, recipe)
+        away = state.camera.T_base_camera[:2, 2] / np.linalg.norm(state.camera.T_base_camera[:2, 2])
+        for thing in state.objects:
+            if thing.kind == "mug" and not thing.tipped:
+                mugs += 1
+                assert np.array([np.cos(thing.yaw_rad), np.sin(thing.yaw_rad)]) @ away < np.cos(
+                    np.radians(44)
+                )
+    assert mugs > 20

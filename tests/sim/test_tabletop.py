@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from molmo_ros.sim.colours import COLOURS
-from molmo_ros.sim.scene import SceneRecipe
+from molmo_ros.sim.objects import shape_of
+from molmo_ros.sim.scene import SceneObject, SceneRecipe
 from molmo_ros.sim.tabletop import TabletopScene
 from molmo_ros.sim.textures import TEXTURE_COUNT
 from molmo_ros.sim.truth import scene_truth
+from molmo_ros.sim.worlds import TABLETOP
 
 SIZE = (320, 240)
 
@@ -211,6 +213,60 @@ def test_twins_and_full_tables_are_rendered_too() -> None:
     crowded.close()
     assert ids is not None
     assert len(scene_truth(state, ids)) == 8
+
+
+@pytest.fixture(scope="module")
+def household() -> Iterator[TabletopScene]:
+    scene = TabletopScene(SIZE, SceneRecipe(objects=(6, 10), allow_twins=True, world=TABLETOP))
+    yield scene
+    scene.close()
+
+
+def test_things_of_the_tabletop_world_are_where_they_should_be(household: TabletopScene) -> None:
+    """Lying things, clutter and parts of a second colour included."""
+    seen, total = 0, 0
+    for seed in range(16):
+        state = household.reset(seed)
+        view = household.render(segmentation=True)
+        assert view.ids is not None
+        points = points_base(household, view.depth_m)
+        for thing in state.objects:
+            surface = points[view.ids == thing.id]
+            total += 1
+            seen += len(surface) > 20
+            if len(surface):
+                assert np.hypot(*(surface[:, :2] - thing.centre_m[:2]).T).max() < thing.shape.reach_m + 0.002
+                assert surface[:, 2].min() > -0.002
+                assert surface[:, 2].max() < thing.shape.height_m + 0.002
+    assert seen / total > 0.97
+
+
+def test_a_second_colour_belongs_to_its_thing_and_shows_only_on_it(household: TabletopScene) -> None:
+    """Steel is grey where the rest of a red can is red; without cans nothing of it is left behind."""
+    state = household.reset(3)
+    shape = shape_of("can", 5)
+    can = SceneObject(1, "can", "red", (0.8, 0.05, 0.05), 5, (0.5, 0.0, shape.height_m / 2), 0.0, (0.06, 0.1))
+    household.show(replace(state, objects=(can,)))
+    view = household.render(segmentation=True)
+    assert view.ids is not None
+    saturation = np.ptp(view.color[view.ids == 1].astype(int), axis=1)
+    assert 0.1 < (saturation < 40).mean() < 0.9
+    ball = replace(can, kind="ball", centre_m=(0.5, 0.0, shape_of("ball", 5).height_m / 2))
+    household.show(replace(state, objects=(ball,)))
+    after = household.render(segmentation=True)
+    assert after.ids is not None
+    assert (np.ptp(after.color[after.ids == 1].astype(int), axis=1) < 40).mean() < 0.1
+
+
+def test_a_tabletop_picture_depends_on_its_seed_alone(household: TabletopScene) -> None:
+    household.reset(11)
+    first = household.render(segmentation=True)
+    household.reset(12)
+    household.reset(11)
+    again = household.render(segmentation=True)
+    np.testing.assert_array_equal(first.color, again.color)
+    assert first.ids is not None and again.ids is not None
+    np.testing.assert_array_equal(first.ids, again.ids)
 
 
 def test_rendering_without_a_scene_or_after_closing_is_refused() -> None:

@@ -20,6 +20,10 @@ def test_centroid_and_count_are_those_of_the_mask() -> None:
     assert truth.centroid_uv == (24.5, 11.5)
     assert truth.centre_m == STATE.objects[0].centre_m
     np.testing.assert_array_equal(truth.mask_HW, ids == 1)
+    assert truth.box_uv == (20, 10, 29, 13)
+    camera_m = STATE.camera.T_base_camera[:3, 3]
+    assert truth.distance_m == pytest.approx(np.linalg.norm(camera_m - truth.centre_m))
+    assert truth.bulk_m == STATE.objects[0].shape.bulk_m
 
 
 def test_the_inside_point_of_a_ring_is_on_the_ring() -> None:

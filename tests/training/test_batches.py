@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,15 +16,17 @@ from molmo_ros.molmo import MolmoProcessor
 from molmo_ros.pointing.grammar import spoken_points
 from molmo_ros.sim.colours import COLOUR_NAMES
 from molmo_ros.sim.objects import KINDS
+from molmo_ros.sim.worlds import FIRST, TABLETOP
 from molmo_ros.training.batches import ANYWHERE, NOWHERE, SHORT_ANSWER_TOKENS, Batch, QuestionBatches
 from molmo_ros.training.close_ups import WINDOW, CloseUps, window_features
 from molmo_ros.training.questions import every_wording
-from molmo_ros.training.scenes import MOST_THINGS, Grid, Shard, aim_point, covering_thing
+from molmo_ros.training.scenes import MOST_THINGS, Grid, Shard, Words, aim_point, covering_thing
 from molmo_ros.training.tabletop_model import build_image_processor, gaze_loss
 from molmo_ros.training.tokenizer import train_tokenizer
-from molmo_ros.training.train import Trainer, read_config
+from molmo_ros.training.train import Trainer, build_processor, read_config, world_of
 
 CONFIG = Path(__file__).parents[2] / "config" / "training" / "tabletop.yaml"
+WORLD_CONFIG = CONFIG.with_name("tabletop_world.yaml")
 
 
 @cache
@@ -66,6 +69,46 @@ def batches() -> QuestionBatches:
 def trainer(run: str = "unused") -> Trainer:
     config, schedule = read_config(CONFIG)
     return Trainer(config, schedule, Path(run))
+
+
+def household_shard(pictures: int = 4) -> Shard:
+    """Noise with six things of the tabletop world in it, a free spot, and something hidden."""
+    rng = np.random.default_rng(1)
+    words = Words.of(TABLETOP)
+    made = replace(shard(pictures), world=TABLETOP.name)
+    slots = (pictures, TABLETOP.slots)
+    kinds, colours = np.zeros(slots, np.uint8), np.zeros(slots, np.uint8)
+    for slot, (colour, kind) in enumerate(
+        [
+            ("red", "mug"),
+            ("red", "mug"),
+            ("pink", "banana"),
+            ("blue", "can"),
+            ("green", "can"),
+            ("red", "star"),
+        ]
+    ):
+        colours[:, slot], kinds[:, slot] = words.codes(colour, kind)
+    hidden_kinds, hidden_colours = np.zeros(slots, np.uint8), np.zeros(slots, np.uint8)
+    hidden_colours[:, 6], hidden_kinds[:, 6] = words.codes("white", "plate")
+    return replace(
+        made,
+        kinds=kinds,
+        colours=colours,
+        points=rng.uniform(5, 95, (*slots, 2)).astype(np.float32),
+        hidden_kinds=hidden_kinds,
+        hidden_colours=hidden_colours,
+        measures=rng.uniform(0.05, 1.0, (*slots, 3)).astype(np.float32) * (1, 1, 1000),
+        free_spots=rng.uniform(20, 80, (pictures, 2)).astype(np.float32),
+    )
+
+
+@cache
+def household_batches() -> QuestionBatches:
+    config = yaml.safe_load(WORLD_CONFIG.read_text())
+    return QuestionBatches(
+        household_shard(), build_processor(config), grid(), seed=3, pictures=2, questions=6, short_share=0.0
+    )
 
 
 def row_text(batch: Batch, row: int) -> str:
@@ -250,3 +293,64 @@ def test_a_step_lowers_the_loss_and_a_saved_run_goes_on_where_it_was(tmp_path: P
     resumed.resume()
     assert resumed.step == begun.step
     torch.testing.assert_close(resumed.take_step(batch).words, begun.take_step(batch).words)
+
+
+def test_the_tabletop_world_is_asked_about_sets_counts_and_free_space() -> None:
+    batches = household_batches()
+    texts = []
+    for step in range(12):
+        ids = batches.batch(step).question_ids
+        texts += [str(batches.processor.tokenizer.decode(row, skip_special_tokens=True)) for row in ids]
+    for said in (" shows a total of ", "<points ", "There are none.", "spot", "most"):
+        assert any(said in text for text in texts), said
+    assert not any("white plate" in text for text in texts)  # there is one, but hidden
+
+
+def test_the_gaze_goes_to_every_point_of_a_set_and_to_the_free_spot() -> None:
+    batches = household_batches()
+    rows, cols = batches.grid.tokens
+    sets = 0
+    for step in range(8):
+        batch = batches.batch(step)
+        for row in range(len(batch.question_ids)):
+            text = str(batches.processor.tokenizer.decode(batch.question_ids[row], skip_special_tokens=True))
+            points = spoken_points(text)
+            sets += len(points) > 1
+            looked = [t for t in dict.fromkeys(batch.look_at[row].tolist()) if t >= 0]
+            expected = [
+                int(min(p.y / 100 * rows, rows - 1e-3)) * cols + int(min(p.x / 100 * cols, cols - 1e-3))
+                for p in points
+            ]
+            assert looked == list(dict.fromkeys(expected))
+    assert sets > 5
+
+
+def test_what_the_words_name_is_numbered_in_the_words_of_the_world() -> None:
+    batches = household_batches()
+    batch = batches.batch(0)
+    for row in range(len(batch.question_ids)):
+        text = str(batches.processor.tokenizer.decode(batch.question_ids[row], skip_special_tokens=True))
+        kind, colour = int(batch.asked_kind[row]), int(batch.asked_colour[row])
+        assert not kind or TABLETOP.kinds[kind - 1] in text
+        assert not colour or TABLETOP.colours[colour - 1] in text
+    assert batch.truth.patch_kind.max() <= len(TABLETOP.kinds) + 1
+
+
+def test_a_configuration_names_its_world_and_the_model_learns_its_words() -> None:
+    config, schedule = read_config(WORLD_CONFIG)
+    assert world_of(config) is TABLETOP
+    assert world_of(read_config(CONFIG)[0]) is FIRST
+    net = Trainer(config, schedule, Path("unused"))
+    assert net.lessons.patch_sizes == [len(TABLETOP.kinds) + 2, len(TABLETOP.colours) + 1]
+    bytes_on_disk = 2 * sum(parameter.numel() for parameter in net.model.parameters())
+    assert bytes_on_disk <= 16e6
+    assert net.model.config.text_config.hidden_size % 64 == 0
+
+
+def test_a_step_on_the_tabletop_world_lowers_the_loss(tmp_path: Path) -> None:
+    config, schedule = read_config(WORLD_CONFIG)
+    learner = Trainer(config, schedule, tmp_path)
+    learner.step = sum(lesson.steps for lesson in schedule.lessons[:2])
+    batch = household_batches().batch(0)
+    losses = [learner.take_step(batch).words.item() for _ in range(5)]
+    assert losses[-1] < losses[0]

@@ -1,7 +1,8 @@
 """The one MuJoCo model behind all scenes: compiled once, then only moved, resized and repainted.
 
-Each thing on the table is a slot: one geom whose mesh, colour and pose are set per scene. A soft dark spot
-lies under each slot instead of a shadow map, which would cost more than everything else (llvmpipe).
+Each thing on the table is a slot: one geom whose mesh, colour and pose are set per scene, and in worlds that
+have things of two colours a second one for the accent. A soft dark spot lies under each slot instead of a
+shadow map, which would cost more than everything else (llvmpipe).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import numpy as np
 
 from molmo_ros.sim.arm import add_arm
 from molmo_ros.sim.meshes import Mesh
-from molmo_ros.sim.objects import all_shapes
-from molmo_ros.sim.scene import MOST_OBJECTS
+from molmo_ros.sim.objects import Shape, all_shapes
 from molmo_ros.sim.textures import shadow_spot, table_textures
+from molmo_ros.sim.worlds import World
 
 TABLE_CENTRE_M = (0.40, 0.0)
 TABLE_HALF_M = (0.68, 0.85, 0.02)
@@ -23,7 +24,7 @@ SHADOW_GROUP = 4
 NEAR_M, FAR_M = 0.05, 8.0
 
 
-def build_world(largest_image: tuple[int, int], samples: int) -> mujoco.MjModel:
+def build_model(world: World, largest_image: tuple[int, int], samples: int) -> mujoco.MjModel:
     """Compiles the model. `largest_image` is (width, height); `samples` is the MSAA count (0 = none)."""
     spec = mujoco.MjSpec()
     spec.modelname = "tabletop"
@@ -36,9 +37,9 @@ def build_world(largest_image: tuple[int, int], samples: int) -> mujoco.MjModel:
     spec.visual.quality.shadowsize = 0
     spec.visual.quality.numslices, spec.visual.quality.numstacks = 24, 12
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
-    _add_room(spec)
+    _add_room(spec, max((*world.textures, *world.held_out_textures)) + 1)
     add_arm(spec)
-    _add_slots(spec)
+    _add_slots(spec, world)
     for name in ("key", "fill"):
         spec.worldbody.add_light(
             name=name, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, castshadow=False, pos=[0.5, 0, 2.5]
@@ -47,8 +48,13 @@ def build_world(largest_image: tuple[int, int], samples: int) -> mujoco.MjModel:
     return spec.compile()
 
 
-def _add_room(spec: mujoco.MjSpec) -> None:
-    for i, image in enumerate(table_textures()):
+def shapes_in(world: World) -> tuple[Shape, ...]:
+    """Every shape that a scene of this world may show."""
+    return all_shapes((*world.kinds, *world.clutter), tipping=world.tipped_share > 0)
+
+
+def _add_room(spec: mujoco.MjSpec, textures: int) -> None:
+    for i, image in enumerate(table_textures(textures)):
         _add_texture(spec, f"table_{i}", image)
         material = spec.add_material(name=f"table_{i}", rgba=[1, 1, 1, 1], texuniform=False)
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = f"table_{i}"
@@ -90,26 +96,43 @@ def _add_room(spec: mujoco.MjSpec) -> None:
     )
 
 
-def _add_slots(spec: mujoco.MjSpec) -> None:
-    for shape in all_shapes():
+def _add_slots(spec: mujoco.MjSpec, world: World) -> None:
+    shapes = shapes_in(world)
+    for shape in shapes:
         add_mesh(spec, shape.name, shape.mesh)
+    accented = next((shape for shape in shapes if shape.accent), None)
+    for shape in shapes:
+        if shape.accent:
+            add_mesh(spec, accent_name(shape), shape.accent)
     _add_texture(spec, "shadow", shadow_spot())
     material = spec.add_material(name="shadow", rgba=[1, 1, 1, 0.5], specular=0, texuniform=False)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGBA] = "shadow"
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "shadow"
-    for i in range(MOST_OBJECTS):
+    for i in range(world.slots):
         spec.add_material(name=f"slot_{i}", rgba=[1, 1, 1, 1])
         body = spec.worldbody.add_body(name=f"slot_{i}")
         body.add_geom(
             name=f"slot_{i}",
             type=mujoco.mjtGeom.mjGEOM_MESH,
-            meshname=all_shapes()[0].name,
+            meshname=shapes[0].name,
             material=f"slot_{i}",
             contype=0,
             conaffinity=0,
             group=1,
             mass=0.1,
         )
+        if accented:
+            spec.add_material(name=f"accent_{i}", rgba=[1, 1, 1, 1])
+            body.add_geom(
+                name=f"accent_{i}",
+                type=mujoco.mjtGeom.mjGEOM_MESH,
+                meshname=accent_name(accented),
+                material=f"accent_{i}",
+                contype=0,
+                conaffinity=0,
+                group=1,
+                mass=0.1,
+            )
         spec.worldbody.add_geom(
             name=f"shadow_{i}",
             type=mujoco.mjtGeom.mjGEOM_PLANE,
@@ -119,6 +142,11 @@ def _add_slots(spec: mujoco.MjSpec) -> None:
             conaffinity=0,
             group=SHADOW_GROUP,
         )
+
+
+def accent_name(shape: Shape) -> str:
+    """Name of the mesh of its second colour."""
+    return f"{shape.name}_accent"
 
 
 def add_mesh(spec: mujoco.MjSpec, name: str, mesh: Mesh) -> None:
