@@ -24,6 +24,7 @@ from molmo_ros.geometry.distortion import COEFFICIENT_COUNTS, Lens, PerfectLens,
 from molmo_ros.outcome import Code, PointingError
 
 ROTATION_TOLERANCE = 1e-3
+LENS_GRID_PX = 8
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ class CameraModel:
         """Horizontal focal length of the delivered image in pixels."""
         return float(self._intrinsics[0, 0])
 
+    @property
+    def fy(self) -> float:
+        """Vertical focal length of the delivered image in pixels."""
+        return float(self._intrinsics[1, 1])
+
     def project(self, points_cam_N3: npt.ArrayLike) -> np.ndarray:
         """Pixels (N, 2) at which points (N, 3; metres, camera frame) are seen.
 
@@ -134,7 +140,7 @@ class CameraModel:
         points = points @ self._R_image_cam.T
         ahead = points[:, 2] > 1e-9
         xy = np.where(ahead[:, None], points[:, :2] / np.where(ahead, points[:, 2], 1.0)[:, None], np.nan)
-        distorted = self._lens.distort(xy)
+        distorted = self.lens.distort(xy)
         return distorted @ self._intrinsics[:2, :2].T + self._intrinsics[:2, 2]
 
     def normalised(self, uv_N2: npt.ArrayLike) -> np.ndarray:
@@ -142,7 +148,33 @@ class CameraModel:
 
         NaN outside the lens's monotonic region.
         """
-        return self._lens.undistort((_rows(uv_N2, 2) - self._intrinsics[:2, 2]) @ self._inverse_2x2.T)
+        return self.lens.undistort((_rows(uv_N2, 2) - self._intrinsics[:2, 2]) @ self._inverse_2x2.T)
+
+    def normalised_window(self, left: int, top: int, width: int, height: int) -> np.ndarray:
+        """Undistorted directions (height, width, 2; float32) of all pixels of a part of the image.
+
+        Exact without distortion. A lens is looked up on every eighth pixel and interpolated between: it bends
+        so gently that this costs less than 0.05 px, and solving for every pixel would cost 100 ms an image.
+        """
+        if self.undistorted:
+            columns = np.arange(left, left + width) - self._intrinsics[0, 2]
+            rows = np.arange(top, top + height) - self._intrinsics[1, 2]
+            (a, b), (_, d) = self._inverse_2x2
+            xy = np.empty((height, width, 2), np.float32)
+            xy[..., 0] = a * columns[None, :] + b * rows[:, None]
+            xy[..., 1] = (d * rows)[:, None]
+            return xy
+        rows, down = _interpolation(top, height)
+        columns, across = _interpolation(left, width)
+        grid_u, grid_v = np.meshgrid(columns, rows)
+        coarse = self.normalised(np.column_stack([grid_u.ravel(), grid_v.ravel()]))
+        coarse = coarse.reshape(len(rows), len(columns), 2)
+        beyond = np.isnan(coarse[..., 0])
+        coarse[beyond] = 0.0
+        xy = np.stack([down @ coarse[..., i] @ across.T for i in range(2)], axis=2).astype(np.float32)
+        if beyond.any():
+            xy[down @ beyond.astype(float) @ across.T > 1e-9] = np.nan
+        return xy
 
     def rays(self, uv_N2: npt.ArrayLike) -> np.ndarray:
         """Rays (N, 3) in the camera frame, scaled to depth 1: a point is `ray_origin_cam + depth * ray`."""
@@ -182,6 +214,16 @@ class CameraModel:
         """Rotation of the image's own axes in the camera frame: identity but for raw images with R in use."""
         return self._R_image_cam.T
 
+    @property
+    def pinhole(self) -> np.ndarray:
+        """3x3 matrix that takes undistorted directions (x, y, 1) to pixels where there is no distortion."""
+        return self._intrinsics
+
+    @property
+    def undistorted(self) -> bool:
+        """Whether `pinhole` is all there is: rectified images, and lenses without distortion."""
+        return isinstance(self.lens, PerfectLens)
+
     @cached_property
     def _R_image_cam(self) -> np.ndarray:
         return np.eye(3) if self.rectified else self.R.T
@@ -195,7 +237,8 @@ class CameraModel:
         return np.linalg.inv(self._intrinsics[:2, :2])
 
     @cached_property
-    def _lens(self) -> Lens:
+    def lens(self) -> Lens:
+        """The distortion of the delivered image: none when it is rectified."""
         return PerfectLens() if self.rectified else lens_for(self.distortion_model, self.D)
 
 
@@ -278,6 +321,17 @@ def _resize(shrink_x: float, shrink_y: float) -> np.ndarray:
         [0.0, 1 / shrink_y, 0.5 / shrink_y - 0.5],
         [0.0, 0.0, 1.0],
     ])  # fmt: skip
+
+
+def _interpolation(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a coarse grid, and the matrix (count, positions) that interpolates from it to all pixels."""
+    cells = max(1, -(-(count - 1) // LENS_GRID_PX))
+    at = np.arange(count) / LENS_GRID_PX
+    cell = np.minimum(at.astype(int), cells - 1)
+    matrix = np.zeros((count, cells + 1))
+    matrix[np.arange(count), cell] = 1.0 - (at - cell)
+    matrix[np.arange(count), cell + 1] = at - cell
+    return first + LENS_GRID_PX * np.arange(cells + 1), matrix
 
 
 def _rows(values: npt.ArrayLike, columns: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.outcome import Code, PointingError
 
 MILLIMETRE_ENCODINGS = ("16UC1", "mono16")
@@ -41,3 +42,18 @@ def depth_m_from(encoding: str, raw_HW: np.ndarray) -> np.ndarray:
     depth_m = raw_HW.astype(np.float32)
     depth_m[~((depth_m > 0) & (depth_m < np.inf))] = np.nan
     return depth_m
+
+
+def check_depth_m(depth_m: np.ndarray, camera: CameraModel) -> None:
+    """Raise PointingError(BAD_IMAGE) unless this is a depth image in metres of this camera's size."""
+    if not isinstance(depth_m, np.ndarray) or depth_m.ndim != 2 or depth_m.dtype.kind != "f":
+        found = f"{depth_m.shape} of {depth_m.dtype}" if isinstance(depth_m, np.ndarray) else type(depth_m)
+        raise PointingError(
+            Code.BAD_IMAGE, f"depth_m is {found}; needs HxW float32 metres (depth_m_from converts)"
+        )
+    if depth_m.shape != (camera.height, camera.width):
+        raise PointingError(
+            Code.BAD_IMAGE,
+            f"depth_m is {depth_m.shape[1]}x{depth_m.shape[0]} but the camera model is of {camera.width}x"
+            f"{camera.height}; give depth registered to the camera's image",
+        )

@@ -42,9 +42,23 @@ class Lens(Protocol):
 
     def undistort(self, xy_N2: np.ndarray) -> np.ndarray: ...
 
+    def radial_gain(self, r2: np.ndarray) -> np.ndarray:
+        """Distorted over ideal radius at ideal radius squared; NaN outside the region."""
+        ...
+
+    @property
+    def off_axis(self) -> tuple[float, ...]:
+        """What is not radial: p1, p2 (tangential) and s1 to s4 (thin prism)."""
+        ...
+
 
 class PerfectLens:
     """No distortion at all: rectified images and most simulators."""
+
+    off_axis = (0.0,) * 6
+
+    def radial_gain(self, r2: np.ndarray) -> np.ndarray:
+        return np.ones_like(r2)
 
     def distort(self, xy_N2: np.ndarray) -> np.ndarray:
         return xy_N2
@@ -91,6 +105,13 @@ class BrownConradyLens:
         solved = np.abs(distorted - wanted).max(axis=1) < 10 * CONVERGED
         solved &= np.hypot(xy[:, 0], xy[:, 1]) <= self.radius
         return np.where(solved[:, None] & known, xy, np.nan)
+
+    def radial_gain(self, r2: np.ndarray) -> np.ndarray:
+        return np.where(r2 <= self.radius**2, self._radial_gain(r2)[0], np.nan)
+
+    @property
+    def off_axis(self) -> tuple[float, ...]:
+        return self._p1, self._p2, self._s1, self._s2, self._s3, self._s4
 
     def _radial_gain(self, r2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Radial factor and its derivative by r squared."""
@@ -179,6 +200,13 @@ class EquidistantLens:
         solved = np.abs(self._bent(angle)[0] - wanted) < 10 * CONVERGED
         scale = np.where(wanted > 1e-9, np.tan(angle) / np.maximum(wanted, 1e-9), 1.0)
         return np.where(solved[:, None], xy_N2 * scale[:, None], np.nan)
+
+    off_axis = (0.0,) * 6
+
+    def radial_gain(self, r2: np.ndarray) -> np.ndarray:
+        radius = np.sqrt(r2)
+        gain = self._bent(np.arctan(radius))[0] / np.maximum(radius, 1e-9)
+        return np.where(radius <= self.radius, np.where(radius > 1e-9, gain, 1.0), np.nan)
 
     def _bent(self, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distorted radius at an angle from the axis, and its slope."""

@@ -4,6 +4,8 @@ orientations.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
@@ -11,6 +13,9 @@ from scipy.spatial.transform import Rotation
 from molmo_ros.outcome import Code, PointingError
 
 RIGID_TOLERANCE = 1e-4
+
+# How a tool comes to its goal: from above, or against the surface it is to touch.
+Approach = Literal["top_down", "surface_normal"]
 
 # The goal convention: z = approach direction of the tool, x = closing direction of the gripper. Straight
 # down, the fingers close along the base's y axis: sideways for a robot that reaches forward, its wrist

@@ -56,6 +56,12 @@ def position_cov_cam(
     jacobian = depth_m * (by_pixel - np.outer(ray, normal @ by_pixel) / slant)
 
     point = depth_m * ray + camera.ray_origin_cam
-    turned = extrinsic.rotation_rad**2 * (point @ point * np.eye(3) - np.outer(point, point))
-    moved = extrinsic.translation_m**2 * np.eye(3)
-    return sigma_px**2 * jacobian @ jacobian.T + sigma_z_m**2 * np.outer(ray, ray) + turned + moved
+    pointing: np.ndarray = sigma_px**2 * jacobian @ jacobian.T
+    return pointing + sigma_z_m**2 * np.outer(ray, ray) + mounting_cov_cam(point, extrinsic)
+
+
+def mounting_cov_cam(point_cam: np.ndarray, extrinsic: ExtrinsicError) -> np.ndarray:
+    """Covariance (3x3, m^2, camera frame) of a point because the camera is mounted a little elsewhere."""
+    turned = extrinsic.rotation_rad**2 * (point_cam @ point_cam * np.eye(3) - np.outer(point_cam, point_cam))
+    moved: np.ndarray = extrinsic.translation_m**2 * np.eye(3)
+    return turned + moved

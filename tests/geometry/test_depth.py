@@ -62,10 +62,23 @@ def test_a_small_thing_before_a_far_wall_keeps_its_own_depth(camera: CameraModel
     assert np.nanmedian(depth[230:251, 310:331]) == pytest.approx(1.5)
 
 
-def test_flying_pixels_at_the_point_are_passed_over(camera: CameraModel, plane_depth: Plane) -> None:
+def test_flying_pixels_at_the_edge_of_a_thing_are_passed_over(
+    camera: CameraModel, plane_depth: Plane
+) -> None:
+    depth = plane_depth(FACING, 0.9)
+    depth[200:281, 280:320] = 0.7
+    depth[200:281, 320] = np.random.default_rng(3).uniform(0.72, 0.88, 81)
+    assert depth_at(depth, camera, 320, 240).depth_m == pytest.approx(0.7, abs=1e-4)
+
+
+def test_specks_before_an_even_surface_may_be_a_thing_and_are_refused(
+    camera: CameraModel, plane_depth: Plane
+) -> None:
     depth = plane_depth(FACING, 0.9)
     depth[239:241, 320:322] = [[0.7, 0.75], [0.8, 0.83]]
-    assert depth_at(depth, camera, 320, 240).depth_m == pytest.approx(0.9, abs=1e-4)
+    with pytest.raises(PointingError) as caught:
+        depth_at(depth, camera, 320, 240)
+    assert caught.value.outcome.code == Code.AMBIGUOUS_DEPTH
 
 
 def test_a_hole_at_the_point_is_bridged_by_its_surface(camera: CameraModel, plane_depth: Plane) -> None:
