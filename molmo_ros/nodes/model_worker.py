@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from molmo_ros.outcome import Code, PointingError
 
 if TYPE_CHECKING:
-    from molmo_ros.pointing.pointer import Pointer
+    from molmo_ros.pointing.protocol import Pointer
 
 
 class Job:

@@ -49,7 +49,7 @@ from molmo_ros_interfaces.msg import TargetArray
 from molmo_ros_interfaces.srv import PointTo
 
 if TYPE_CHECKING:
-    from molmo_ros.pointing.pointer import Pointer
+    from molmo_ros.pointing.protocol import Pointer
 
 LoadPointer = Callable[[PointingParameters], "Pointer"]
 # Reliable, and volatile so that a late joiner never acts on an old goal.

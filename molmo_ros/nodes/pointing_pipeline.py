@@ -28,7 +28,7 @@ from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros.pointing.point import Point2D
 
 if TYPE_CHECKING:
-    from molmo_ros.pointing.pointer import Pointer
+    from molmo_ros.pointing.protocol import Pointer
 
 RequestFrame = Callable[[int, float], "Future[RawFrame]"]
 # The frame source bounds its own wait; this is how much longer its answer may take before it counts as lost.

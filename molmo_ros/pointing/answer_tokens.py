@@ -69,7 +69,7 @@ class AnswerTokens:
     def number(self, span: tuple[int, int]) -> list[tuple[int, NumberToken]]:
         """The tokens that spell the number at these characters of the text, each with its index.
 
-        A token that is more than a part of a number (`="4`) is left out, and so is its part of the doubt.
+        Empty where some of its digits share a token with other signs (`="4`): its doubt cannot be told.
         """
         found = []
         for index, (start, end) in enumerate(
@@ -80,7 +80,8 @@ class AnswerTokens:
                 row = self.probabilities(index)
                 others = self.digits.alternatives(row, besides=token)
                 found.append((index, NumberToken(self.digits.texts[token], float(row[token]), others)))
-        return found
+        spelt = "".join(token.text for _, token in found)
+        return found if spelt == self.text[slice(*span)] else []
 
     def _text_of(self, count: int) -> str:
         skips = not self._keeps_special_tokens

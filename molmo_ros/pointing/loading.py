@@ -15,7 +15,8 @@ from molmo_ros.molmo.loading import (
     read_json,
 )
 from molmo_ros.pointing.formats import AUTO, WHY_NOT_MOLMO_POINT, PointFormat, point_format
-from molmo_ros.pointing.pointer import LocalPointer, Pointer
+from molmo_ros.pointing.pointer import LocalPointer
+from molmo_ros.pointing.protocol import Pointer
 from molmo_ros.pointing.transformers_pointer import TransformersPointer
 from molmo_ros.pointing.vlm_families import FAMILIES, Family
 

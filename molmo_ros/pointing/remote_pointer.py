@@ -26,8 +26,8 @@ from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.confidence import Alternative, NumberToken, coordinate, is_numeric
 from molmo_ros.pointing.formats import PointFormat, Reading
 from molmo_ros.pointing.point import Point2D
-from molmo_ros.pointing.pointer import ModelDurations, Pointing
 from molmo_ros.pointing.prompts import clean_target, label_of
+from molmo_ros.pointing.protocol import ModelDurations, Pointing
 
 #: How often a stop is looked for while the server works, in seconds.
 _LOOK_EVERY_S = 0.02

@@ -21,11 +21,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from molmo_ros.molmo.engine import Stopped
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.answer_tokens import AnswerTokens, Digits
-from molmo_ros.pointing.confidence import Coordinate, coordinate
+from molmo_ros.pointing.confidence import coordinate
 from molmo_ros.pointing.formats import PointFormat, Reading
 from molmo_ros.pointing.point import Point2D
-from molmo_ros.pointing.pointer import ModelDurations, Pointing
 from molmo_ros.pointing.prompts import clean_target, label_of
+from molmo_ros.pointing.protocol import ModelDurations, Pointing
 from molmo_ros.pointing.vlm_families import Family
 
 #: JSON takes about 30 tokens a point.
@@ -165,8 +165,8 @@ class TransformersPointer:
         width, height = size
         points = []
         for index, point in enumerate(reading.points):
-            x = _spread(answer, point.x_span, point.extent.x)
-            y = _spread(answer, point.y_span, point.extent.y)
+            x = coordinate([token for _, token in answer.number(point.x_span)], edge=point.extent.x)
+            y = coordinate([token for _, token in answer.number(point.y_span)], edge=point.extent.y)
             points.append(
                 Point2D(
                     u=min(point.x / 100 * width, width - 1.0),
@@ -231,14 +231,3 @@ def _picture(image_HW3: np.ndarray) -> Image.Image:
             f"an image of {image_HW3.dtype} {image_HW3.shape}; give uint8 of HxWx3, RGB",
         )
     return Image.fromarray(image_HW3)
-
-
-def _spread(answer: AnswerTokens, span: tuple[int, int], edge: float) -> Coordinate:
-    """Distribution in percent of the number at these characters, in whose scale the far edge is `edge`.
-
-    NaN where the number is not spelt in tokens of its own.
-    """
-    tokens = [token for _, token in answer.number(span)]
-    if "".join(token.text for token in tokens) != answer.text[slice(*span)]:
-        return Coordinate(math.nan, math.nan)
-    return coordinate(tokens, edge=edge)

@@ -29,7 +29,7 @@ from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.confidence import NEAR_PERCENT
 from molmo_ros.pointing.loading import load_pointer
-from molmo_ros.pointing.pointer import Pointer
+from molmo_ros.pointing.protocol import Pointer
 from molmo_ros.sim.tabletop import TabletopScene
 from molmo_ros.sim.truth import ObjectTruth, scene_truth
 from molmo_ros.sim.worlds import DEFAULT_WORLD

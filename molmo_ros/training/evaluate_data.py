@@ -12,7 +12,8 @@ from rich.progress import track
 from rich.table import Table
 
 from molmo_ros.outcome import Code, PointingError
-from molmo_ros.pointing.pointer import LocalPointer, Pointer, Pointing
+from molmo_ros.pointing.pointer import LocalPointer
+from molmo_ros.pointing.protocol import Pointer, Pointing
 from molmo_ros.training.confidence_figures import ConfidenceFigures, confidence_figures
 from molmo_ros.training.dataset import Dataset, DatasetError, Sample
 from molmo_ros.training.metrics import Score, score

@@ -10,7 +10,6 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -19,25 +18,7 @@ from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.pointing_node import LoadPointer, main
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.point import Point2D
-
-
-@dataclass(frozen=True)
-class Durations:
-    """As ModelDurations; importing the real one would import torch, seconds for each process."""
-
-    vision_s: float
-    prefill_s: float
-    decode_s: float
-
-
-@dataclass(frozen=True)
-class Pointing:
-    """As the product's own Pointing."""
-
-    points: tuple[Point2D, ...]
-    answer: str
-    absent: bool
-    durations: Durations
+from molmo_ros.pointing.protocol import ModelDurations, Pointing
 
 
 class ScriptedPointer:
@@ -77,7 +58,7 @@ class ScriptedPointer:
             points=points[:max_points] if max_points else points,
             answer=f"scripted: {target}",
             absent=not points,
-            durations=Durations(vision_s=0.001, prefill_s=0.002, decode_s=0.003),
+            durations=ModelDurations(vision_s=0.001, prefill_s=0.002, decode_s=0.003),
         )
 
 

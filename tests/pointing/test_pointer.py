@@ -13,8 +13,9 @@ from PIL import Image
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
-from molmo_ros.pointing.pointer import LocalPointer, Pointing, Settings
+from molmo_ros.pointing.pointer import LocalPointer, Settings
 from molmo_ros.pointing.prompts import pointing_prompt
+from molmo_ros.pointing.protocol import Pointing
 from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene
 from molmo_ros.training.evaluate import evaluate
@@ -125,7 +126,8 @@ def test_whole_answers_are_what_generate_says(foresees: bool) -> None:
 
 def test_answers_that_stop_early_begin_the_same_and_hold_the_same_points() -> None:
     look = bundled().look(picture())
-    whole = LocalPointer(bundled().model, bundled().processor, Settings(stops_early=False))
+    settings, calibration = Settings(stops_early=False), bundled().calibration
+    whole = LocalPointer(bundled().model, bundled().processor, settings, calibration)
     for target in TARGETS:
         early, late = bundled().point_in(look, target), whole.point_in(look, target)
         assert late.answer.startswith(early.answer)

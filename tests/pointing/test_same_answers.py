@@ -14,8 +14,9 @@ import torch
 
 from molmo_ros.molmo.engine import Step
 from molmo_ros.pointing import bundled_model_folder
-from molmo_ros.pointing.pointer import LocalPointer, Pointing, Settings
+from molmo_ros.pointing.pointer import LocalPointer, Settings
 from molmo_ros.pointing.prompts import clean_target, pointing_prompt
+from molmo_ros.pointing.protocol import Pointing
 from molmo_ros.sim.colours import COLOUR_NAMES
 from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene

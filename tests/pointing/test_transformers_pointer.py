@@ -15,7 +15,8 @@ from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.formats import FORMATS
 from molmo_ros.pointing.loading import load_pointer
-from molmo_ros.pointing.pointer import LocalPointer, Pointer, Pointing, Settings
+from molmo_ros.pointing.pointer import LocalPointer, Settings
+from molmo_ros.pointing.protocol import Pointer, Pointing
 from molmo_ros.pointing.transformers_pointer import TransformersPointer
 from molmo_ros.pointing.vlm_families import FAMILIES
 from molmo_ros.sim.tabletop import TabletopScene

@@ -13,7 +13,7 @@ from data_sets import SIZE, square, write_set
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.point import Point2D
-from molmo_ros.pointing.pointer import ModelDurations, Pointing
+from molmo_ros.pointing.protocol import ModelDurations, Pointing
 from molmo_ros.training.dataset import Dataset, DatasetError, read_dataset
 from molmo_ros.training.evaluate_data import (
     TABLETOP_GOALS,
