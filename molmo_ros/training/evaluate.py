@@ -1,10 +1,12 @@
-"""Judge a pointing model on fresh simulated tables, through the same code that answers on a robot.
+"""Judge pointing models on fresh simulated tables or on a data set, through the code that answers on a robot.
 
     python -m molmo_ros.training.evaluate --scenes 300
     python -m molmo_ros.training.evaluate --scenes 1000 --quantization none int8 int4
+    python -m molmo_ros.training.evaluate --data sets/tabletop --model tabletop runs/mine/checkpoint --worst worst.png
 
-Each scene is asked for two things that are there (the only ones of their words) and one that is not. A hit is
-a point inside the thing's visible mask; an absent thing is right when the model says there are none.
+Each simulated scene is asked for two things that are there (the only ones of their words) and one that is not. A
+hit is a point inside the thing's visible mask; an absent thing is right when the model says there are none. What
+is asked of a data set, and how it is judged: docs/datasets.md.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -25,16 +28,26 @@ from molmo_ros.molmo.quantization import QUANTIZATIONS
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.confidence import NEAR_PERCENT
-from molmo_ros.pointing.pointer import LocalPointer
+from molmo_ros.pointing.loading import load_pointer
 from molmo_ros.pointing.protocol import Pointer
-from molmo_ros.sim.colours import COLOUR_NAMES
-from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene
 from molmo_ros.sim.truth import ObjectTruth, scene_truth
+from molmo_ros.sim.worlds import DEFAULT_WORLD
 from molmo_ros.training.confidence_figures import ConfidenceFigures, confidence_figures
 from molmo_ros.training.confidence_plot import reliability_svg
+from molmo_ros.training.dataset import DatasetError, read_dataset
+from molmo_ros.training.evaluate_data import (
+    compared,
+    confidence_of,
+    evaluate_data,
+    figures,
+    goals_for,
+    missed,
+    table_of,
+)
 from molmo_ros.training.questions import Thing, ask_absent
 from molmo_ros.training.scenes import LEAST_VISIBLE_SHARE, TEST_SEEDS
+from molmo_ros.training.worst_cases import contact_sheet
 
 #: Goals, and whether a figure is to reach or not to pass its own.
 GOALS = {
@@ -86,11 +99,12 @@ def evaluate(
         view = tabletop.render(segmentation=True)
         assert view.ids is not None
         seen = scene_truth(state, view.ids, int(LEAST_VISIBLE_SHARE * view.ids.size))
-        words = Counter(thing.label for thing in state.objects)
+        named = [thing for thing in state.objects if thing.kind in DEFAULT_WORLD.kinds]
+        words = Counter(thing.label for thing in named)
         unique = [truth for truth in seen if words[truth.label] == 1]
         chosen = [unique[index] for index in rng.permutation(len(unique))[:2]]
-        things = [Thing(thing.colour, thing.kind, 0.0, 0.0) for thing in state.objects]
-        absent = ask_absent(things, COLOUR_NAMES, KINDS, rng).label
+        things = [Thing(thing.colour, thing.kind, 0.0, 0.0) for thing in named]
+        absent = ask_absent(things, DEFAULT_WORLD.colours, DEFAULT_WORLD.kinds, rng).label
         for answers, pointer in zip(asked, pointers, strict=True):
             answers += [ask(pointer, view.color, truth.label, truth, seed) for truth in chosen]
             answers.append(ask(pointer, view.color, absent, None, seed))
@@ -169,7 +183,13 @@ def rows_of(weights: str, first: list[Asked], asked: list[Asked]) -> list[Row]:
     if asked is not first:
         lost = _share(a.right for a in first) - _share(a.right for a in asked)
         rows.append(
-            Row(f"right answers lost, of {len(asked)}", weights, lost, LOST_GOALS.get(weights), "at most")
+            Row(
+                f"right answers lost, of {len(asked)}",
+                weights,
+                lost,
+                LOST_GOALS.get(weights.split()[-1]),
+                "at most",
+            )
         )
     return rows + [Row(f"hit, {kind}", weights, share) for kind, share in by_kind(asked).items()]
 
@@ -180,54 +200,149 @@ def _share(flags: object) -> float:
 
 
 def by_kind(asked: list[Asked]) -> dict[str, float]:
-    return {k: _share(a.right for a in asked if a.present and a.label.endswith(k)) for k in KINDS}
+    return {
+        k: _share(a.right for a in asked if a.present and a.label.endswith(k)) for k in DEFAULT_WORLD.kinds
+    }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Options of both kinds of evaluation."""
+    options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=bundled_model_folder(), help="checkpoint folder")
-    parser.add_argument("--scenes", type=int, default=300)
-    parser.add_argument(
+    options.add_argument(
+        "--model", type=model_folder, nargs="+", default=[bundled_model_folder()], metavar="DIR|NAME",
+        help="checkpoint folders, or names of bundled ones; several are asked the same questions",
+    )  # fmt: skip
+    options.add_argument("--data", type=Path, metavar="SET", help="a data set instead of simulated tables")
+    options.add_argument(
+        "--skip-bad", action="store_true", help="leave out and count bad lines of the data set"
+    )
+    options.add_argument(
+        "--worst", type=Path, metavar="PNG", help="with --data: draw the surest wrong answers"
+    )
+    options.add_argument("--scenes", type=int, default=300)
+    options.add_argument(
         "--first-seed", type=int, default=TEST_SEEDS.start, help="scenes never seen in training"
     )
-    parser.add_argument("--json", type=Path, help="write every question and the summary here")
-    parser.add_argument(
+    options.add_argument("--json", type=Path, help="write every question and the summary here")
+    options.add_argument(
         "--quantization", nargs="+", default=["none"], choices=QUANTIZATIONS, metavar="BITS",
         help=f"weights of the language model: {', '.join(QUANTIZATIONS)}; several are asked the same questions",
     )  # fmt: skip
-    parser.add_argument("--plot", type=Path, metavar="SVG", help="draw how often confidences come true")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
-    arguments = parser.parse_args()
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.scenes)
+    options.add_argument("--plot", type=Path, metavar="SVG", help="draw how often confidences come true")
+    options.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
+    return options
+
+
+def model_folder(name: str) -> Path:
+    """A checkpoint folder as it is given, or that of the bundled model of this name."""
+    bundled = bundled_model_folder().parent / name
+    return bundled if bundled.is_dir() and not Path(name).is_dir() else Path(name)
+
+
+def pointers_of(models: Sequence[Path], quantizations: Sequence[str]) -> dict[str, Pointer]:
+    """Every model with every size of weights, by what tells them apart: the weights, the model, or both."""
+    pointers: dict[str, Pointer] = {}
+    for number, folder in enumerate(models, 1):
+        for weights in quantizations:
+            name = (
+                weights
+                if len(models) == 1
+                else folder.name
+                if len(quantizations) == 1
+                else f"{folder.name} {weights}"
+            )
+            pointers[name if name not in pointers else f"{number}: {name}"] = load_pointer(
+                folder, quantization=weights
+            )
+    return pointers
+
+
+def main() -> int:
+    options = parser()
+    chosen = options.parse_args()
+    return on_data(chosen) if chosen.data else on_tables(chosen, options)
+
+
+def on_tables(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> int:
+    """The models on fresh simulated tables."""
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.scenes)
     if seeds.start < TEST_SEEDS.start or seeds.stop > TEST_SEEDS.stop:
-        parser.error(
+        options.error(
             f"test scenes have seeds {TEST_SEEDS.start} to {TEST_SEEDS.stop - 1}; others were trained on"
         )
-    pointers = [LocalPointer.from_folder(arguments.model, quantization=q) for q in arguments.quantization]
-    asked = dict(zip(arguments.quantization, evaluate(pointers, seeds), strict=True))
-    rows = [row for name in asked for row in rows_of(name, asked[arguments.quantization[0]], asked[name])]
-    table = Table(
-        "figure", "weights", "measured", "goal", "met", title=f"{arguments.model.name}, {len(seeds)} scenes"
-    )
+    pointers = pointers_of(chosen.model, chosen.quantization)
+    asked = dict(zip(pointers, evaluate(list(pointers.values()), seeds), strict=True))
+    first = next(iter(asked.values()))
+    rows = [row for name in asked for row in rows_of(name, first, asked[name])]
+    models = ", ".join(folder.name for folder in chosen.model)
+    table = Table("figure", "weights", "measured", "goal", "met", title=f"{models}, {len(seeds)} scenes")
     for row in rows:
         goal = "" if row.goal is None else f"{row.side} {row.goal:.2f}"
         table.add_row(
             row.name, row.weights, f"{row.value:.3f}", goal, {None: "", True: "yes", False: "NO"}[row.met]
         )
     Console().print(table)
-    if arguments.json:
+    if chosen.json:
         written = {
             name: {"summary": summary(answers), "asked": [asdict(a) for a in answers]}
             for name, answers in asked.items()
         }
-        arguments.json.write_text(json.dumps(written, indent=1))
-    if arguments.plot:
-        first = asked[arguments.quantization[0]]
-        title = f"{arguments.model.name}: {len(first)} questions about unseen tables"
-        arguments.plot.write_text(reliability_svg(figures_of_confidence(first).bins, title))
-    return 1 if arguments.check and any(row.met is False for row in rows) else 0
+        chosen.json.write_text(json.dumps(written, indent=1))
+    if chosen.plot:
+        title = f"{chosen.model[0].name}: {len(first)} questions about unseen tables"
+        chosen.plot.write_text(reliability_svg(figures_of_confidence(first).bins, title))
+    return 1 if chosen.check and any(row.met is False for row in rows) else 0
+
+
+def on_data(chosen: argparse.Namespace) -> int:
+    """The models on a data set; exit code 1 for a bad line without `--skip-bad`, too."""
+    console = Console()
+    try:
+        dataset = read_dataset(chosen.data, skip_bad=chosen.skip_bad)
+        answers, unreadable = evaluate_data(
+            pointers_of(chosen.model, chosen.quantization), dataset, skip_bad=chosen.skip_bad
+        )
+    except DatasetError as error:
+        console.print(f"{error}\n--skip-bad leaves such lines out and counts them", markup=False)
+        return 1
+    skipped = [*dataset.skipped, *unreadable]
+    for left_out in skipped:
+        console.print(f"left out: {left_out}", markup=False)
+    console.print(table_of(answers, dataset))
+    for pair in compared(answers):
+        console.print(
+            f"right: both {pair.both}, only {pair.first} {pair.only_first}, only {pair.second} "
+            f"{pair.only_second}, neither {pair.neither}", markup=False
+        )  # fmt: skip
+    if skipped:
+        console.print(f"{len(skipped)} questions left out")
+    found = {name: figures(of_model) for name, of_model in answers.items()}
+    if chosen.json:
+        written = {
+            name: {
+                "figures": {figure: value for figure, (value, _) in found[name].items()},
+                "asked": [answered.as_json() for answered in of_model],
+            }
+            for name, of_model in answers.items()
+        }
+        about = {"data": dataset.name, "left_out": [str(line) for line in skipped]}
+        chosen.json.write_text(json.dumps(about | {"models": written}, indent=1))
+    first = next(iter(answers))
+    rated = confidence_of(answers[first])
+    if chosen.plot and rated:
+        chosen.plot.write_text(reliability_svg(rated.bins, f"{first}: {dataset.name}"))
+    elif chosen.plot:
+        console.print(f"no answer of {first} has a confidence: {chosen.plot} is not written", markup=False)
+    if chosen.worst:
+        sheet = contact_sheet(answers)
+        if sheet is not None:
+            Image.fromarray(sheet).save(chosen.worst)
+        else:
+            console.print(f"every answer is right: {chosen.worst} is not written", markup=False)
+    goals = goals_for(dataset)
+    return 1 if chosen.check and any(missed(of_model, goals) for of_model in found.values()) else 0
 
 
 if __name__ == "__main__":
