@@ -4,7 +4,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SIM = ["mujoco>=4,<5"]
-TRAINING = [*SIM]
+TRAINING = [*SIM, "tensorboard>=2.15"]
 
 setup(
     name="molmo_ros",
