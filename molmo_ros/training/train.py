@@ -14,7 +14,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,9 +338,12 @@ def main() -> None:
     parser.add_argument(
         "--from-lesson", type=int, default=0, metavar="N", help="skip the lessons before this one (from 0)"
     )
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch, instead of the configuration's")
     arguments = parser.parse_args()
     keep_freed_memory()
     config, schedule = read_config(arguments.config)
+    if arguments.threads:
+        schedule = replace(schedule, threads=arguments.threads)
     run: Path = arguments.run
     run.mkdir(parents=True, exist_ok=True)
 
