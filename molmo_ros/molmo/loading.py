@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import is_accelerate_available
 
 from .modeling import MolmoForConditionalGeneration
+from .packing import pack
 from .processing import MolmoProcessor
 from .quantization import QUANTIZATIONS, quantize
 
@@ -29,7 +30,7 @@ class CheckpointError(ValueError):
 def load_checkpoint(
     folder: Path, device: str = "auto", dtype: str = "auto", quantization: str = "none"
 ) -> tuple[MolmoForConditionalGeneration, MolmoProcessor]:
-    """Model (in evaluation mode) and processor.
+    """Model (in evaluation mode, laid out for this machine's kernels) and processor.
 
     Args:
         folder: a released Molmo checkpoint: config.json, safetensors, tokenizer.json, preprocessor_config.json.
@@ -52,6 +53,7 @@ def load_checkpoint(
         processor = MolmoProcessor.from_pretrained(folder)
         model = load_model(MolmoForConditionalGeneration, folder, device, dtype)
         quantize(model, quantization)
+        pack(model)
     return model, processor
 
 
