@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_the_folder_before(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     with replaced_folder(folder) as part:
         (part / "a").write_text("whole")
-    with pytest.raises(SavingError), no_room_beyond(100_000), replaced_folder(folder) as part:
+    with pytest.raises(SavingError), no_room_beyond(100_000), replaced_folder(folder) as part:  # noqa: PT012
         (part / "a").write_text("half")
         save_file({"w": torch.zeros(100_000)}, part / "model.safetensors")
     assert [p.name for p in folder.iterdir()] == ["a"]
