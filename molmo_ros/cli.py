@@ -83,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         help="make a data set of answers that people confirmed or corrected",
         description=collect_command.__doc__,
     )
-    collect.add_argument("bag", type=Path, help="a recorded bag: its folder, or one .mcap file")
+    collect.add_argument(
+        "bag",
+        type=Path,
+        nargs="?",
+        help="a recorded bag: its folder, or one .mcap file; without one the running node is listened to until Ctrl-C",
+    )
     collect.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the data set to write"
     )
@@ -96,31 +101,42 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument(
         "--all",
         action="store_true",
-        help="take answers that nobody looked at as right, too; be sure that they are",
+        help="of a bag: take answers that nobody looked at as right, too; be sure that they are",
     )
     collect.set_defaults(run=collect_command)
     return parser
 
 
 def collect_command(chosen: argparse.Namespace) -> int:
-    """Answers of a pointing node that people confirmed or corrected, from a recorded bag, as a data set to tune or
-    judge a model with. People say so by a TargetArray on ~/reviewed_targets, or by clicks in rqt_image_view on the
-    annotated image; docs/datasets.md tells how. Exit code 0: there is a data set, 2: there is none."""
+    """Answers of a pointing node that people confirmed or corrected, as a data set to tune or judge a model with.
+    People say so by a TargetArray on ~/reviewed_targets, or by clicks in rqt_image_view on the annotated image;
+    docs/datasets.md tells how. Exit code 0: there is a data set, 2: there is none."""
     try:
         from molmo_ros.training.collect import BagError, DatasetError, Topics, collect_bag
     except ImportError as error:
         print(f"molmo_ros: {error}; pip install 'molmo_ros[training]'", file=sys.stderr)
         return 2
-    topics = Topics.of(chosen.node, chosen.image)
     try:
-        written, left_out = collect_bag(chosen.bag, chosen.out, topics, everything=chosen.all)
+        if chosen.bag is None:
+            written, left_out = _collect_live(chosen)
+        else:
+            topics = Topics.of(chosen.node, chosen.image)
+            written, left_out = collect_bag(chosen.bag, chosen.out, topics, everything=chosen.all)
     except (BagError, DatasetError) as error:
         print(f"molmo_ros: {error}", file=sys.stderr)
         return 2
     for reason in left_out:
         print(f"left out: {reason}")
     print(f"{written} questions in {chosen.out}")
-    return 0
+    return 0 if written else 2
+
+
+def _collect_live(chosen: argparse.Namespace) -> tuple[int, list[str]]:
+    try:
+        from molmo_ros.nodes.answer_collector import collect_live
+    except ImportError as error:
+        raise PointingError(Code.INVALID_REQUEST, f"no ROS here ({error}): name a recorded bag") from error
+    return collect_live(chosen.node, chosen.image, chosen.out)
 
 
 def point_command(chosen: argparse.Namespace) -> int:

@@ -15,9 +15,8 @@ from rosbags.image import ImageError, message_to_cvimage
 from rosbags.image.image import to_cvtype
 
 from molmo_ros.outcome import Code, PointingError
-from molmo_ros.training.reviewed_answers import Reviewed, Reviews, Uv
+from molmo_ros.training.reviewed_answers import CLICKS, REVIEWS, TARGETS, Reviewed, Reviews, Uv
 
-TARGETS, REVIEWS, CLICKS = "targets", "reviewed_targets", "annotated_image_mouse_left"
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 _NANOSECONDS = 1_000_000_000

@@ -249,6 +249,12 @@ def _disagreement(
     return None
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raises DatasetError: the folder holds a data set already."""
+    if (folder / QUESTIONS).exists():
+        raise DatasetError(folder / QUESTIONS, 0, "exists already; choose another folder")
+
+
 class DatasetWriter:
     """Writes a data set; what is in the folder becomes readable when the `with` block ends without an error.
 
@@ -257,8 +263,7 @@ class DatasetWriter:
     """
 
     def __init__(self, folder: Path, **about: Any) -> None:
-        if (folder / QUESTIONS).exists():
-            raise DatasetError(folder / QUESTIONS, 0, "exists already; choose another folder")
+        refuse_existing(folder)
         self.folder, self.about, self.count = folder, about, 0
         for name in ("images", "masks"):
             (folder / name).mkdir(parents=True, exist_ok=True)

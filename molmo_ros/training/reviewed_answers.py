@@ -23,6 +23,9 @@ from molmo_ros.outcome import PointingError
 from molmo_ros.pointing.prompts import clean_target
 from molmo_ros.training.dataset import DatasetWriter
 
+#: Where a pointing node answers, and where people judge, below its name; rqt_image_view names the last one itself.
+TARGETS, REVIEWS, CLICKS = "targets", "reviewed_targets", "annotated_image_mouse_left"
+
 #: Points nearer than this to those of the answer are the answer's own, in pixels.
 SAME_PX = 0.5
 
