@@ -58,7 +58,7 @@ def test_weights_go_to_the_first_token_digits_and_decimals() -> None:
 
 
 def test_pictures_with_other_numbers_of_crops_share_a_batch() -> None:
-    wide = np.asarray(Image.open(GOLDENS / "images" / "wide.png").convert("RGB"))
+    wide = np.array(Image.open(GOLDENS / "images" / "wide.png").convert("RGB"))
     reader = Reader(processor(), WEIGHTS)
     both = reader.batch([picture(), wide], [[("Mug?", ANSWER)], [("Cup?", ANSWER)]])
     for index, image in enumerate((picture(), wide)):
@@ -93,7 +93,9 @@ def targets(batch: TuningBatch) -> list[str]:
 
 
 def steps_of(tmp_path: Path, **changes: object) -> TuningSteps:
-    settings = Settings((Source("a", 2), Source("b", 1)), light=0.0, mirror=False, questions_per_picture=2)
+    settings = Settings(
+        (Source("a", 2), Source("b", 1)), light=0.0, mirror=False, questions_per_picture=2, pictures_at_once=8
+    )
     settings = Settings(**(vars(settings) | changes))  # type: ignore[arg-type]
     sources = [exercises(tmp_path, 4, "a"), exercises(tmp_path, 3, "b")]
     return TuningSteps(sources, Reader(processor(), WEIGHTS), settings)
