@@ -65,16 +65,20 @@ def test_a_data_set_without_masks_teaches(tmp_path: Path) -> None:
 
 
 def test_what_does_best_on_the_validation_set_is_kept(tmp_path: Path) -> None:
-    """With a rate that ruins the model after a while, the best is not the last."""
-    sets = data(tmp_path / "set")
-    wild = {"language": 0.2, "connector": 0.2, "vision": 0.2}
-    settings = config(tmp_path, sets, validation=str(sets), learning_rates=wild, gradient_clip=100.0, steps=8)
+    """The more is learnt of what the validation set denies, the worse it judges: its best is not the last."""
+    taught = write_set(tmp_path / "taught", {"target": "the mug", "points": [[15, 43]]})
+    denied = write_set(tmp_path / "denied", {"target": "the mug", "points": []})
+    fast = {"language": 0.01, "connector": 0.01, "vision": 0.01}
+    settings = config(tmp_path, taught, validation=str(denied), learning_rates=fast, steps=12)
     assert run(settings, tmp_path / "run") == 0
     judged = {entry["step"]: entry["validation"] for entry in log(tmp_path / "run") if "validation" in entry}
-    assert sorted(judged) == [0, 2, 4, 6, 8]
-    assert judged[8] != min(value for step, value in judged.items() if step)
+    assert sorted(judged) == [0, 2, 4, 6, 8, 10, 12]
+    best = min(value for step, value in judged.items() if step)
+    assert judged[12] > best
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert state["best"] == min(value for step, value in judged.items() if step)
+    assert state["best"] == best and state["step"] == 12
+    kept = weights(tmp_path / "run")
+    assert any((kept[name] - value).abs().max() > 0.01 for name, value in state["weights"].items())
 
 
 @pytest.mark.parametrize("save_as", ["merged", "adapter"])
