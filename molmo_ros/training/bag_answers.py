@@ -38,7 +38,8 @@ class Topics:
     @classmethod
     def of(cls, node: str, color: str) -> Topics:
         """Those of a pointing node and its camera; rqt_image_view names the topic of its clicks itself."""
-        return cls(*(f"{node.rstrip('/')}/{name}" for name in (TARGETS, REVIEWS, CLICKS)), color)
+        name = node.rstrip("/")
+        return cls(f"{name}/{TARGETS}", f"{name}/{REVIEWS}", f"{name}/{CLICKS}", color)
 
 
 class AnswerBag:

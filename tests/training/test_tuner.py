@@ -95,7 +95,7 @@ def test_parts_of_a_step_add_up_to_the_whole(tmp_path: Path) -> None:
 def test_checkpointing_computes_the_same(tmp_path: Path) -> None:
     plain, spared = tuner(FULL, tmp_path), tuner(replace(FULL, gradient_checkpointing=True), tmp_path)
     calls = []
-    block = spared.model.model.vision_backbone.image_vit.transformer.resblocks[0]
+    block: Any = spared.model.model.vision_backbone.image_vit.transformer.resblocks[0]
     layer = spared.model.model.language_model.layers[0]
     block.attention.register_forward_pre_hook(lambda *_: calls.append("vision"))
     layer.self_attn.register_forward_pre_hook(lambda *_: calls.append("language"))

@@ -96,7 +96,7 @@ def steps_of(tmp_path: Path, **changes: object) -> TuningSteps:
     settings = Settings(
         (Source("a", 2), Source("b", 1)), light=0.0, mirror=False, questions_per_picture=2, pictures_at_once=8
     )
-    settings = Settings(**(vars(settings) | changes))  # type: ignore[arg-type]
+    settings = Settings(**(vars(settings) | changes))
     sources = [exercises(tmp_path, 4, "a"), exercises(tmp_path, 3, "b")]
     return TuningSteps(sources, Reader(processor(), WEIGHTS), settings)
 
