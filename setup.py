@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 SIM = ["mujoco>=4,<5"]
 PEFT = "peft>=0.18"
 ROSBAGS = ["rosbags>=0.11.7,<0.12", "rosbags-image>=0.10.4"]
-TRAINING = [*SIM, PEFT, *ROSBAGS]
+TRAINING = [*SIM, "tensorboard>=2.15", PEFT, *ROSBAGS]
 
 setup(
     name="molmo_ros",

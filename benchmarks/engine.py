@@ -71,6 +71,7 @@ class ScriptedEngine(Engine):
     script: Sequence[int] = ()
     said = 0
 
+    @torch.inference_mode()
     def _pass_over_one(
         self, slots: Slots, chunk: Sequence[int], start: int, wanted: int, should_stop: Callable[[], bool]
     ) -> Tensor:

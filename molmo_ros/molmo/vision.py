@@ -26,11 +26,19 @@ def _nothing() -> None:
     pass
 
 
+def attend_in_float32(q_NHQE: Tensor, k_NHKE: Tensor, v_NHKE: Tensor) -> Tensor:
+    """Attention in float32 whatever the weights are and under autocast too, as the released code does."""
+    with torch.autocast(q_NHQE.device.type, enabled=False):
+        attended = F.scaled_dot_product_attention(q_NHQE.float(), k_NHKE.float(), v_NHKE.float())
+    return attended.to(v_NHKE.dtype)
+
+
 class VisionAttention(nn.Module):
-    """Multi-head attention with biases, computed in float32 as the released code does."""
+    """Multi-head attention with biases; `attend` may be replaced while training."""
 
     def __init__(self, input_size: int, config: MolmoVisionConfig) -> None:
         super().__init__()
+        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = attend_in_float32
         inner = config.num_attention_heads * config.head_dim
         self.num_heads = config.num_attention_heads
         self.wq = nn.Linear(input_size, inner)
@@ -43,8 +51,7 @@ class VisionAttention(nn.Module):
             rearrange(x, "n s (h d) -> n h s d", h=self.num_heads)
             for x in (self.wq(query_NQE), self.wk(memory_NKE), self.wv(memory_NKE))
         )
-        attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(v.dtype)
-        out: Tensor = self.wo(rearrange(attended, "n h s d -> n s (h d)"))
+        out: Tensor = self.wo(rearrange(self.attend(q, k, v), "n h s d -> n s (h d)"))
         return out
 
 
