@@ -22,8 +22,10 @@ from figures import Figure, parser, report
 from torch.utils.data import DataLoader
 
 from molmo_ros.training.batches import QuestionBatches
+from molmo_ros.training.memory import keep_freed_memory
 from molmo_ros.training.scenes import TRAIN_SEEDS, Grid, ShardOrder, draw_shards, load_shards
-from molmo_ros.training.train import Trainer, build_processor, read_config, world_of
+from molmo_ros.training.schedule import read_config
+from molmo_ros.training.train import Trainer, build_processor, world_of
 
 CONFIG = Path(__file__).parents[1] / "config" / "training" / "tabletop_world.yaml"
 SCENES_GOAL, SHARE_GOAL = 50.0, 90.0
@@ -107,6 +109,7 @@ def training_share(
 
 
 def measure(scenes: int, repeats: int, steps: int) -> list[Figure]:
+    keep_freed_memory()
     torch.set_num_threads(CORES)
     config, _ = read_config(CONFIG)
     processor = build_processor(config)

@@ -24,6 +24,7 @@ from molmo_ros.molmo.loading import CheckpointError
 from molmo_ros.training.atomic_saving import SavingError
 from molmo_ros.training.dataset import DatasetError, read_dataset
 from molmo_ros.training.exercises import Exercise, exercises_of
+from molmo_ros.training.memory import keep_freed_memory
 from molmo_ros.training.tuner import RESULT, Tuner, load_for
 from molmo_ros.training.tuning_batches import Reader, TuningBatch, TuningSteps, fixed_batches
 from molmo_ros.training.tuning_settings import Settings, SettingsError, read_settings
@@ -66,6 +67,7 @@ def finetune(settings: Settings, base: Path, run: Path, *, skip_bad: bool = Fals
     Raises:
         SettingsError, DatasetError, CheckpointError, SavingError: see there.
     """
+    keep_freed_memory()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     sources = [read_exercises(Path(source.folder), skip_bad) for source in settings.data]
