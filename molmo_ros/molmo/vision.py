@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .config import MolmoVisionConfig
 
@@ -66,7 +67,7 @@ class VisionFeedForward(nn.Module):
         return out
 
 
-class VisionBlock(nn.Module):
+class VisionBlock(GradientCheckpointingLayer):
     def __init__(self, config: MolmoVisionConfig) -> None:
         super().__init__()
         self.attention = VisionAttention(config.hidden_size, config)
