@@ -148,6 +148,9 @@ class VisionBackbone(nn.Module):
 
     def features(self, images_BCPX: Tensor, before_layer: Callable[[], None] = _nothing) -> Tensor:
         """ViT features [B, C, P, F] of normalised, flattened patches; zero for crops that pad the batch."""
+        if images_BCPX.shape[1] == 2 and torch.equal(images_BCPX[:, 0], images_BCPX[:, 1]):
+            # A picture that fits into one crop is that crop: looked at once, it serves for both.
+            return self.features(images_BCPX[:, :1], before_layer).expand(-1, 2, -1, -1)
         crops = rearrange(images_BCPX, "b c p x -> (b c) p x")
         is_real = ~(crops == PADDING_CROP_VALUE).all(dim=-1).all(dim=-1)
         crops = crops.to(self.pad_embed.dtype)
