@@ -11,7 +11,6 @@ layout each time.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
 from molmo_ros.molmo.vision import VisionAttention
 from molmo_ros.sim.worlds import DEFAULT_WORLD, FIRST, World, world_named
 from molmo_ros.training import tabletop_questions
+from molmo_ros.training.atomic_saving import replaced_file, replaced_folder
 from molmo_ros.training.batches import Batch, QuestionBatches
 from molmo_ros.training.close_ups import CloseUpBatch, CloseUps, window_features
 from molmo_ros.training.memory import keep_freed_memory
@@ -204,9 +204,9 @@ class Trainer:
             "average": self.average,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
-        with replaced(self.run / "state.pt") as part:
+        with replaced_file(self.run / "state.pt") as part:
             torch.save(state, part)
-        with replaced(self.run / HEADS) as part:
+        with replaced_file(self.run / HEADS) as part:
             save_file({n: t.to(torch.bfloat16) for n, t in self.lessons.state_dict().items()}, part)
         write_checkpoint(self.averaged(), processor, self.run / "checkpoint")
 
@@ -263,25 +263,13 @@ def _twice(truth: Tensor) -> Tensor:
     return truth[:, None].expand(-1, 2, *truth.shape[1:])
 
 
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A place to write to; what was written takes the name of `path` when it is whole."""
-    part = path.with_name(path.name + ".part")
-    yield part
-    part.replace(path)
-
-
 def write_checkpoint(model: MolmoForConditionalGeneration, processor: MolmoProcessor, folder: Path) -> None:
     """The released layout, weights stored in bf16; a folder that is there is replaced when the new one is whole."""
     stored = MolmoForConditionalGeneration(model.config)
     stored.load_state_dict(model.state_dict())
-    with tempfile.TemporaryDirectory(prefix=folder.name + ".", dir=folder.parent) as made:
-        new, old = Path(made) / "new", Path(made) / "old"
+    with replaced_folder(folder) as new:
         stored.to(torch.bfloat16).save_pretrained(new)
         processor.save_pretrained(new)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
 
 
 def shard_orders(config: dict[str, Any], part: str, grid: Grid, folder: Path) -> list[ShardOrder]:

@@ -31,7 +31,7 @@ def test_products_with_packed_weights_are_those_of_the_plain_ones(rows: int, bia
 
 def test_small_matrices_and_other_types_stay_as_they_are() -> None:
     small = nn.Linear(64, LEAST_WEIGHTS // 64 - 1)
-    model = nn.ModuleDict({"small": small, "half": nn.Linear(1024, 1024, dtype=torch.bfloat16)})
+    model = nn.ModuleDict({"small": small, "in_bfloat16": nn.Linear(1024, 1024, dtype=torch.bfloat16)})
     assert pack(model) == 0
     assert model["small"] is small
 
