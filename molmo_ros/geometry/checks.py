@@ -220,9 +220,7 @@ def _outside_workspace(limits: Limits, position: np.ndarray) -> list[BrokenLimit
     broken = []
 
     def outside(limit: str, excess: float, message: str) -> None:
-        broken.append(
-            BrokenLimit(Code.OUTSIDE_WORKSPACE, limit, excess, f"outside the workspace: {message}")
-        )
+        broken.append(BrokenLimit(Code.OUTSIDE_WORKSPACE, limit, excess, f"outside the workspace: {message}"))
 
     for axis, at, low, high in zip(
         "xyz", position, limits.workspace_min_m, limits.workspace_max_m, strict=True

@@ -87,7 +87,9 @@ def fuse(
             "or a transform is wrong; look again from one more place",
         )
     position, cov = _joined(positions[used], covs[used])
-    disagreement = float(_distances2(positions[used], covs[used], position).sum() / max(3 * used.sum() - 3, 1))
+    disagreement = float(
+        _distances2(positions[used], covs[used], position).sum() / max(3 * used.sum() - 3, 1)
+    )
     if shared_cov_m2 is not None:
         shared = np.asarray(shared_cov_m2, dtype=float)
         _check_covariance("shared_cov_m2", shared)
