@@ -29,7 +29,7 @@ LARGEST_RADIUS_M = 0.2
 SMALLEST_RADIUS_M = 0.004
 REFINEMENTS = 4
 # Misfits beyond this are equally bad: a handle, a neighbour.
-WORST_MISFIT_M = 0.01
+WORST_MISFIT_M = 0.004
 # The sides of a rectangle tell its direction, away from the corners and where they show so many points; by at
 # most this much (radians) from that of least area.
 SIDE_SHARE = 0.8
@@ -117,7 +117,7 @@ def _extents(outline: np.ndarray, yaws: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _turn_of_sides(rim: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
     """How far the sides that the rim shows are turned from the axes: one slope fitted to all four."""
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-6)
     off = (rim - middle) / half
     covariance = variance = 0.0
     for axis, turn in ((0, -1.0), (1, 1.0)):

@@ -27,6 +27,8 @@ MOST_EXTENT_M = 0.32
 # Pieces smaller than this are flying pixels, and a thing smaller than this has no extent.
 SMALLEST_PIECE = 10
 SMALLEST_THING = 25
+# A pixel is no speck when so many of the 25 around it belong to things too.
+COMPANY_OF_25 = 9
 # Plan view: cells of this size, pieces touch within one cell, and the gap in a rim is at most this many.
 CELL_M = 0.003
 RIM_GAP_CELLS = 4
@@ -35,6 +37,8 @@ SAME_HEIGHT_M = 0.010
 TOUCHING_SHARE = 0.01
 TOUCHING_CELLS = 2
 MARGIN_CELLS = 6
+# Support is seen in a cell with so many pixels of it.
+SUPPORT_PIXELS = 2
 _ALL_AROUND = np.ones((3, 3), np.uint8)
 
 
@@ -183,12 +187,12 @@ class _PlanView:
         return _surrounds(self.cells[piece], others) or _surrounds(others, self.cells[piece])
 
     def _free_of_support(self, support_plan_m: np.ndarray) -> np.ndarray:
-        """1 in cells in which no support is seen; single cells of it are noise."""
+        """1 in cells in which no support is seen; a single pixel of it is noise, a single missing cell too."""
         cell = np.floor(support_plan_m / CELL_M).astype(np.int64) - self.first_cell
         cell = cell[((cell >= 0) & (cell < self.shape)).all(axis=1)]
-        seen = np.zeros(self.shape, np.uint8)
-        seen[cell[:, 0], cell[:, 1]] = 1
-        free: np.ndarray = 1 - cv2.erode(seen, _ALL_AROUND)
+        counts = np.bincount(cell @ [self.shape[1], 1], minlength=self.shape[0] * self.shape[1])
+        seen = (counts.reshape(self.shape) >= SUPPORT_PIXELS).astype(np.uint8)
+        free: np.ndarray = 1 - cv2.morphologyEx(seen, cv2.MORPH_CLOSE, _ALL_AROUND)
         return free
 
 
@@ -209,20 +213,22 @@ def _plan_axes(support: SupportPlane) -> np.ndarray:
 
 def _points_cam(depth_m: np.ndarray, xy: np.ndarray, chosen: np.ndarray, camera: CameraModel) -> np.ndarray:
     """Points (N, 3) of the chosen pixels (h, w)."""
-    z = depth_m[chosen].astype(float)
-    rays = np.column_stack([xy[chosen], np.ones(len(z))])
-    points: np.ndarray = (rays * z[:, None]) @ camera.R_cam_image.T + camera.ray_origin_cam
-    return points
+    at = np.flatnonzero(chosen)
+    points: np.ndarray = np.empty((len(at), 3))
+    points[:, 2] = depth_m.ravel()[at]
+    np.multiply(xy.reshape(-1, 2)[at], points[:, 2:], out=points[:, :2])
+    if camera.rectified:  # no turn, and where rays start only a shift
+        points += camera.ray_origin_cam
+        return points
+    return points @ camera.R_cam_image.T + camera.ray_origin_cam
 
 
 def _others(standing: np.ndarray, thing: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
     """What stands and is not the thing, without the specks around its outline."""
     others = standing.astype(np.uint8)
     others[part][thing] = 0
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(others, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_THING
-    large[0] = False
-    mask: np.ndarray = large[labels]
+    neighbours = cv2.boxFilter(others, -1, (5, 5), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    mask: np.ndarray = (others > 0) & (neighbours >= COMPANY_OF_25)
     return mask
 
 
