@@ -39,6 +39,8 @@ TOUCHING_CELLS = 2
 MARGIN_CELLS = 6
 # Support is seen in a cell with so many pixels of it.
 SUPPORT_PIXELS = 2
+# Things side by side show this share of support in the strip between them, the parts of a rim less.
+SUPPORT_BETWEEN = 0.3
 _ALL_AROUND = np.ones((3, 3), np.uint8)
 
 
@@ -82,16 +84,17 @@ def object_region(
     height, standing = stands(window, xy, sigma_z, camera, support)
 
     blobs = cv2.connectedComponents(cv2.dilate(standing.astype(np.uint8), np.ones((5, 5), np.uint8)))[1]
-    blob = standing & (blobs == blobs[row - top, column - left])
-    if not standing[row - top, column - left]:
+    seat = _seat(standing, blobs, row - top, column - left)
+    if seat is None:
         raise PointingError(
             Code.NO_DEPTH,
             f"nothing stands on the support at pixel ({column}, {row}); point at a thing, or use the point "
             "itself as the goal",
         )
+    blob = standing & (blobs == blobs[seat])
     part = _bounding_slices(blob)
     pieces = connected(window[part], blob[part], link_step_m(sigma_z[part]), None)
-    seed = int(pieces[row - top - part[0].start, column - left - part[1].start])
+    seed = int(pieces[seat[0] - part[0].start, seat[1] - part[1].start])
     axes_23 = _plan_axes(support)
     plan = _PlanView.of(
         pieces, seed, height[part], _points_cam(window[part], xy[part], pieces > 0, camera) @ axes_23.T
@@ -111,6 +114,22 @@ def object_region(
         surroundings_cam=_points_cam(window, xy, _others(standing, thing, part), camera),
         cut_off=_reaches_the_edge(thing, part, window.shape),
     )
+
+
+def _seat(standing: np.ndarray, blobs: np.ndarray, row: int, column: int) -> tuple[int, int] | None:
+    """The pixel of a thing that a pixel belongs to: itself or, in the low middle of a bowl, the nearest around."""
+    if standing[row, column]:
+        return row, column
+    own = standing & (blobs == blobs[row, column])
+    if blobs[row, column] == 0:
+        hollow = cv2.connectedComponents((blobs == 0).astype(np.uint8), connectivity=4)[1]
+        hollow = hollow == hollow[row, column]
+        if hollow[0].any() or hollow[-1].any() or hollow[:, 0].any() or hollow[:, -1].any():
+            return None
+        own = standing
+    rows, columns = np.nonzero(own)
+    nearest = int(((rows - row) ** 2 + (columns - column) ** 2).argmin())
+    return int(rows[nearest]), int(columns[nearest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +180,12 @@ class _PlanView:
             added = [
                 piece
                 for piece in left
-                if self._reaches(piece, nearby if self._may_be_a_rim(piece, taken) else touching)
+                if self._reaches(piece, touching)
+                or (
+                    self._may_be_a_rim(piece, taken)
+                    and self._reaches(piece, nearby)
+                    and not self._support_between(piece, grid, free)
+                )
             ]
             if not added:
                 return taken
@@ -178,6 +202,14 @@ class _PlanView:
         rows, columns = self.cells[piece].T
         within = int(np.count_nonzero(ground[rows, columns]))
         return within >= max(TOUCHING_CELLS, TOUCHING_SHARE * len(rows))
+
+    def _support_between(self, piece: int, grid: np.ndarray, free: np.ndarray) -> bool:
+        """Whether the strip between a piece and what is taken shows much support: two things side by side."""
+        own = np.zeros_like(grid)
+        self._paint(own, piece)
+        wide = np.ones((2 * RIM_GAP_CELLS - 1,) * 2, np.uint8)
+        strip = (cv2.dilate(own, wide) & cv2.dilate(grid, wide)) > (own | grid)
+        return np.count_nonzero(free[strip] == 0) > SUPPORT_BETWEEN * max(np.count_nonzero(strip), 1)
 
     def _may_be_a_rim(self, piece: int, taken: list[int]) -> bool:
         """Same height, or one lies around the other in plan view."""
