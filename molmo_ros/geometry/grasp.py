@@ -284,7 +284,7 @@ def _top_of(levels: np.ndarray, noise_m: float) -> float:
     """
     high = _highest(levels, TOP_POINT)
     rank = min(TOP_POINT, len(levels) - 1)
-    near = np.count_nonzero(levels > high - NEAR_TOP_SIGMAS * noise_m)
+    near = int(np.count_nonzero(levels > high - NEAR_TOP_SIGMAS * noise_m))
     share = (rank + 0.5) / max(near, 2 * rank + 1)
     return high - noise_m * float(ndtri(1.0 - share))
 

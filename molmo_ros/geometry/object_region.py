@@ -209,7 +209,7 @@ class _PlanView:
         self._paint(own, piece)
         wide = np.ones((2 * RIM_GAP_CELLS - 1,) * 2, np.uint8)
         strip = (cv2.dilate(own, wide) & cv2.dilate(grid, wide)) > (own | grid)
-        return np.count_nonzero(free[strip] == 0) > SUPPORT_BETWEEN * max(np.count_nonzero(strip), 1)
+        return bool(strip.any() and (free[strip] == 0).mean() > SUPPORT_BETWEEN)
 
     def _may_be_a_rim(self, piece: int, taken: list[int]) -> bool:
         """Same height, or one lies around the other in plan view."""
