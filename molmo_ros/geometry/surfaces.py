@@ -30,7 +30,7 @@ CLEAR_M = 0.005
 CLEAR_SIGMAS = 3.0
 # A component smaller than this, or than this share of the fit's window, is a speck of flying pixels.
 SPECK_PIXELS = 6
-SPECK_SHARE = 0.03
+SPECK_SHARE = 0.015
 # A surface must come at least this near to the point, in fit radii: a point in a wide hole has no depth.
 REACH = 0.6
 # A thing this many standard deviations of the pointing from a point on the support is what was meant.
@@ -49,7 +49,7 @@ LEAST_LIKELY_PX = 0.4
 # A place that is one sigma further away must agree with this much more of what may have been meant.
 WAY_COST = 0.05
 # Another surface that holds this share of what may have been meant makes a point ambiguous.
-RIVAL_SHARE = 0.10
+RIVAL_SHARE = 0.12
 
 
 @dataclass(frozen=True, eq=False)
