@@ -353,9 +353,7 @@ def main() -> int:
         figures += figures_of(measured, noise)
     figures.append(Figure("registration, 848x480 into 1280x720", registration_ms(options.seed), "ms", 15.0))
     for views, gain in fusion_gains(range(options.seed, options.seed + 200)).items():
-        figures.append(
-            Figure(f"error of {views} fused views, over one view's", gain, "", 1.15 / views**0.5)
-        )
+        figures.append(Figure(f"error of {views} fused views, over one view's", gain, "", 1.15 / views**0.5))
     return report(figures, options, f"geometry, world {options.world!r}")
 
 
