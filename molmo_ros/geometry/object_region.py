@@ -28,7 +28,7 @@ MOST_EXTENT_M = 0.32
 SMALLEST_PIECE = 10
 SMALLEST_THING = 25
 # A pixel is no speck when so many of the 25 around it belong to things too.
-COMPANY_OF_25 = 9
+COMPANY_OF_25 = 13
 # Plan view: cells of this size, pieces touch within one cell, and the gap in a rim is at most this many.
 CELL_M = 0.003
 RIM_GAP_CELLS = 4
