@@ -9,10 +9,11 @@ the finger tips.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
+from scipy.special import ndtri
 
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth import DepthSample
@@ -36,7 +37,10 @@ from molmo_ros.outcome import Code, Outcome, PointingError
 SLAB_M = 0.009
 # The top is this many points down from the highest, which is a flying pixel.
 TOP_POINT = 10
+NEAR_TOP_SIGMAS = 3.0
 SMALLEST_SLAB = 12
+# Nothing further away from the middle is in a gripper's way.
+FURTHEST_M = 0.25
 # Less of the thing between the fingers than this is no hold.
 LEAST_HOLD_M = 0.004
 # A round thing is tried from so many sides.
@@ -66,23 +70,53 @@ class Grasp:
         x, y, _ = self.T_base_grasp[:3, 0]
         return float((np.arctan2(y, x) + np.pi / 2) % np.pi - np.pi / 2)
 
+    @property
+    def opening_m(self) -> float:
+        """How far the fingers must be open to pass the thing on their way down."""
+        return self.room.opening_m
+
+    def poses(self, *, approach_m: float = 0.10, retreat_m: float = 0.10) -> GraspPoses:
+        """Before, at and after this grasp; see `grasp_poses`."""
+        return grasp_poses(self.T_base_grasp, approach_m=approach_m, retreat_m=retreat_m)
+
 
 @dataclass(frozen=True, eq=False)
 class GraspPlan:
     """The thing's extent and the ways to take it, best first.
 
-    `footprint` of its top slab, seen along the approach; `top_base_m` (3,): the footprint's middle on the
-    thing's top; `height_m` above the support; `position_cov_m2` (3x3, base frame) of the middle. Half a turn
-    of a grasp is listed as a grasp of its own. A grasp may be used only when its `outcome.ok`; the plan's own
-    is that of the best one, or says why the extent cannot be trusted.
+    `footprint` of its top slab, seen along the approach, in the plane z = 0 of `T_base_plan` (4x4), whose z
+    points against the approach; `top_base_m` (3,): the footprint's middle on the thing's top; `height_m` above
+    the support; `position_cov_m2` (3x3, base frame) of the middle. Half a turn of a grasp is listed as a grasp
+    of its own. A grasp may be used only when its `outcome.ok`; the plan's own is that of the best one, or says
+    why the extent cannot be trusted.
     """
 
     footprint: Footprint
+    T_base_plan: np.ndarray
     top_base_m: np.ndarray
     height_m: float
     position_cov_m2: np.ndarray
     grasps: tuple[Grasp, ...]
     outcome: Outcome
+
+    @property
+    def usable(self) -> tuple[Grasp, ...]:
+        """The grasps that may be tried, best first; none when the plan as a whole cannot be trusted."""
+        return tuple(grasp for grasp in self.grasps if grasp.outcome.ok) if self.outcome.ok else ()
+
+    def moved(self, T_to_from: np.ndarray) -> GraspPlan:
+        """The same plan in another base frame, given the transform from this one's frame to that."""
+        check_rigid("T_to_from", T_to_from)
+        R, t = T_to_from[:3, :3], T_to_from[:3, 3]
+        return replace(
+            self,
+            T_base_plan=T_to_from @ self.T_base_plan,
+            top_base_m=R @ self.top_base_m + t,
+            position_cov_m2=R @ self.position_cov_m2 @ R.T,
+            grasps=tuple(
+                replace(grasp, T_base_grasp=T_to_from @ grasp.T_base_grasp) for grasp in self.grasps
+            ),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,38 +170,50 @@ def plan_grasp(
     view = _View(T_base_camera, _R_camera_plan(T_base_camera, support, sample, approach), camera)
     region = object_region(depth_m, camera, support, sample, profile=profile)
     own, others = view.plan(region.points_cam), view.plan(region.surroundings_cam)
-    descending = np.sort(own[:, 2])[::-1]
-    top_level = float(descending[min(TOP_POINT, len(descending) - 1)])
-    slab = own[own[:, 2] > min(top_level - SLAB_M, descending[min(SMALLEST_SLAB, len(descending)) - 1])]
+    sigma_z_m = float(profile.sigma_z_m(sample.depth_m, camera.fx))
+    noise_m = min(sample.spread_m, 1.5 * sigma_z_m)
+    top_level = _top_of(own[:, 2], noise_m)
+    slab = own[own[:, 2] > min(top_level - SLAB_M, _highest(own[:, 2], SMALLEST_SLAB))]
     steps = view.pixel_steps(np.median(slab, axis=0))
     footprint = footprint_of(slab[:, :2], *steps)
     middle = np.array([*footprint.centre, top_level])
-    sigma_z_m = float(profile.sigma_z_m(sample.depth_m, camera.fx))
     tip_level = _tip_level(view, middle, support, gripper)
     margin_m = 0.5 * float(np.linalg.norm(steps, axis=1).max())
 
-    closings = []
-    for yaw in _closings(footprint):
-        T_plan_closing = _closing_frame(yaw, middle)
-        own_here, others_here = (_in_frame(T_plan_closing, points) for points in (own, others))
-        opening = opening_needed_m(own_here, gripper, tip_level, margin_m)
-        boxes = finger_boxes(gripper, opening, tip_level, top_level)
-        hidden = [view.hidden_share(_from_frame(T_plan_closing, box), depth_m, sigma_z_m) for box in boxes]
-        room = GripperRoom(
-            opening, free_room_m(others_here, gripper, opening, tip_level), (hidden[0], hidden[1])
+    own = own[own[:, 2] > tip_level]
+    near = np.abs(others[:, :2] - middle[:2]).max(axis=1, initial=0.0) < FURTHEST_M
+    others = others[near & (others[:, 2] > tip_level)]
+    yaws = _closings(footprint)
+    frames = [_closing_frame(yaw, middle) for yaw in yaws]
+    openings = [opening_needed_m(_in_frame(T, own), gripper, tip_level, margin_m) for T in frames]
+    boxes = [
+        [_from_frame(T, box) for box in finger_boxes(gripper, opening, tip_level, top_level)]
+        for T, opening in zip(frames, openings, strict=True)
+    ]
+    hidden = view.hidden_shares(np.array(boxes), depth_m, sigma_z_m)
+    closings = [
+        (
+            yaw,
+            GripperRoom(
+                opening, free_room_m(_in_frame(T, others), gripper, opening, tip_level), (left, right)
+            ),
         )
-        closings.append((yaw, room))
+        for yaw, T, opening, (left, right) in zip(yaws, frames, openings, hidden.tolist(), strict=True)
+    ]
     grasps = _grasps(view, middle, tip_level, footprint, closings, gripper)
     plan_cov = np.diag([*(np.square(steps).sum(axis=0)), sigma_z_m**2])
     R_base_plan = T_base_camera[:3, :3] @ view.R_camera_plan
     top_base = view.base(middle[None])[0]
     top_cam = (inverse(T_base_camera) @ [*top_base, 1.0])[:3]
     R_base_camera = T_base_camera[:3, :3]
+    T_base_plan = np.eye(4)
+    T_base_plan[:3, :3] = R_base_plan
     mounting = R_base_camera @ mounting_cov_cam(top_cam, extrinsic) @ R_base_camera.T
     return GraspPlan(
         footprint=footprint,
+        T_base_plan=T_base_plan,
         top_base_m=top_base,
-        height_m=float(np.sort(region.height_m)[::-1][min(TOP_POINT, len(descending) - 1)]),
+        height_m=_top_of(region.height_m, noise_m),
         position_cov_m2=R_base_plan @ plan_cov @ R_base_plan.T + mounting,
         grasps=grasps,
         outcome=_outcome(region, top_level - tip_level, grasps),
@@ -208,17 +254,39 @@ class _View:
         coordinates: np.ndarray = steps @ self.R_camera_plan[:, :2]
         return coordinates
 
-    def hidden_share(self, plan_N3: np.ndarray, depth_m: np.ndarray, sigma_z_m: float) -> float:
-        """Share of the points that lie behind something, off the image, or where there is no return."""
-        points = self.camera_points(plan_N3)
+    def hidden_shares(self, plan_CSN3: np.ndarray, depth_m: np.ndarray, sigma_z_m: float) -> np.ndarray:
+        """Share (C, S) of each set of N points that lies behind something, off the image, or where there is no
+        return.
+        """
+        points = self.camera_points(plan_CSN3.reshape(-1, 3))
         uv = self.camera.project(points)
         on_image = np.isfinite(uv).all(axis=1)
         pixels = np.rint(np.where(on_image[:, None], uv, -1)).astype(int)
         on_image &= ((pixels >= 0) & (pixels < [self.camera.width, self.camera.height])).all(axis=1)
         seen = np.zeros(len(points), bool)
         measured = depth_m[pixels[on_image, 1], pixels[on_image, 0]]
-        seen[on_image] = measured > points[on_image, 2] - HIDING_SIGMAS * sigma_z_m
-        return float(1.0 - seen.mean())
+        beyond = measured > points[on_image, 2] - HIDING_SIGMAS * sigma_z_m
+        seen[on_image] = beyond & np.isfinite(measured)
+        shares: np.ndarray = 1.0 - seen.reshape(plan_CSN3.shape[:3]).mean(axis=2)
+        return shares
+
+
+def _highest(levels: np.ndarray, rank: int) -> float:
+    """The level that `rank` others are above, or the lowest."""
+    at = len(levels) - 1 - min(rank, len(levels) - 1)
+    return float(np.partition(levels, at)[at])
+
+
+def _top_of(levels: np.ndarray, noise_m: float) -> float:
+    """Level of the top: a few points down from the highest, less what noise raises so high a point by.
+
+    Of the points near the top a known share is higher, and so high is that quantile of the noise.
+    """
+    high = _highest(levels, TOP_POINT)
+    rank = min(TOP_POINT, len(levels) - 1)
+    near = int(np.count_nonzero(levels > high - NEAR_TOP_SIGMAS * noise_m))
+    share = (rank + 0.5) / max(near, 2 * rank + 1)
+    return high - noise_m * float(ndtri(1.0 - share))
 
 
 def _R_camera_plan(
