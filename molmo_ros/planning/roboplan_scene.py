@@ -199,13 +199,16 @@ class RoboplanScene:
         return found
 
     def on_robot(self, joints: np.ndarray, points_base_N3: np.ndarray, padding_m: float) -> np.ndarray:
-        """Which points (N,) lie in the robot's body, or nearer to it than the padding."""
-        if len(points_base_N3) == 0:
-            return np.zeros(0, bool)
-        options = core.RobotBodyFilterOptions(padding_m, core.RobotBodyFilterMethod.Narrowphase, 1)
-        body = core.RobotBodyFilter(self._scene, options)
-        points = np.ascontiguousarray(points_base_N3 @ self._T_root_base[:3, :3].T + self._T_root_base[:3, 3])
-        return np.array(body.computeMask(self._full(joints), points), dtype=bool)
+        """Which points (N,) lie nearer to the robot's surface than the padding; those without a return do not."""
+        on_robot = np.zeros(len(points_base_N3), bool)
+        seen = np.isfinite(points_base_N3).all(axis=1)
+        if seen.any():
+            options = core.RobotBodyFilterOptions(padding_m, core.RobotBodyFilterMethod.Narrowphase, 1)
+            body = core.RobotBodyFilter(self._scene, options)
+            R, t = self._T_root_base[:3, :3], self._T_root_base[:3, 3]
+            points_root = np.ascontiguousarray(points_base_N3[seen] @ R.T + t)
+            on_robot[seen] = body.computeMask(self._full(joints), points_root)
+        return on_robot
 
     # ------------------------------------------------------------ ways
 
