@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-from control_msgs.action import FollowJointTrajectory  # noqa: F401 - missing interfaces are told at the start
 from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
@@ -326,8 +325,7 @@ class PlannerNode(Node):
             budget_s=settings.planning_timeout_s,
             seed=settings.seed,
         )
-        plan = plan_reach(self._scene, joints, goals, options, cancelled=lambda: bool(self._why_stop(job)))
-        return plan
+        return plan_reach(self._scene, joints, goals, options, cancelled=lambda: bool(self._why_stop(job)))
 
     def _goal_in_base(self, goal: PoseStamped, job: MotionJob) -> np.ndarray:
         """4x4 pose in the arm's base, by TF at the goal's stamp."""
@@ -458,8 +456,10 @@ class PlannerNode(Node):
         return "cancelled by the caller" if job.is_cancelled() else ""
 
     def _beat(self) -> None:
+        """While a goal is at work, tell the controller so: should this process die, silence says it."""
         while not self._ending.wait(HEARTBEAT_S) or self._current is not None:
-            self._heartbeat.publish(Empty())
+            if self._current is not None:
+                self._heartbeat.publish(Empty())
 
     # ------------------------------------------------------------ the end
 
