@@ -61,9 +61,19 @@ class ArmServer(Node):
     """Steps the physics in real time on its own thread, and serves commands on its executor's."""
 
     def __init__(
-        self, executor: Executor, limits: JointLimits, state_rate_hz: float, heartbeat_topic: str
+        self,
+        executor: Executor,
+        limits: JointLimits,
+        state_rate_hz: float,
+        heartbeat_topic: str,
+        namespace: str,
     ) -> None:
-        super().__init__("arm_controller", use_global_arguments=False, start_parameter_services=False)
+        super().__init__(
+            "arm_controller",
+            namespace=namespace,
+            use_global_arguments=False,
+            start_parameter_services=False,
+        )
         self._executor_of_calls = executor
         self._limits = limits
         self._physics: TablePhysics | None = None
