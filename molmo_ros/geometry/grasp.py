@@ -9,7 +9,7 @@ the finger tips.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -66,23 +66,53 @@ class Grasp:
         x, y, _ = self.T_base_grasp[:3, 0]
         return float((np.arctan2(y, x) + np.pi / 2) % np.pi - np.pi / 2)
 
+    @property
+    def opening_m(self) -> float:
+        """How far the fingers must be open to pass the thing on their way down."""
+        return self.room.opening_m
+
+    def poses(self, *, approach_m: float = 0.10, retreat_m: float = 0.10) -> GraspPoses:
+        """Before, at and after this grasp; see `grasp_poses`."""
+        return grasp_poses(self.T_base_grasp, approach_m=approach_m, retreat_m=retreat_m)
+
 
 @dataclass(frozen=True, eq=False)
 class GraspPlan:
     """The thing's extent and the ways to take it, best first.
 
-    `footprint` of its top slab, seen along the approach; `top_base_m` (3,): the footprint's middle on the
-    thing's top; `height_m` above the support; `position_cov_m2` (3x3, base frame) of the middle. Half a turn
-    of a grasp is listed as a grasp of its own. A grasp may be used only when its `outcome.ok`; the plan's own
-    is that of the best one, or says why the extent cannot be trusted.
+    `footprint` of its top slab, seen along the approach, in the plane z = 0 of `T_base_plan` (4x4), whose z
+    points against the approach; `top_base_m` (3,): the footprint's middle on the thing's top; `height_m` above
+    the support; `position_cov_m2` (3x3, base frame) of the middle. Half a turn of a grasp is listed as a grasp
+    of its own. A grasp may be used only when its `outcome.ok`; the plan's own is that of the best one, or says
+    why the extent cannot be trusted.
     """
 
     footprint: Footprint
+    T_base_plan: np.ndarray
     top_base_m: np.ndarray
     height_m: float
     position_cov_m2: np.ndarray
     grasps: tuple[Grasp, ...]
     outcome: Outcome
+
+    @property
+    def usable(self) -> tuple[Grasp, ...]:
+        """The grasps that may be tried, best first; none when the plan as a whole cannot be trusted."""
+        return tuple(grasp for grasp in self.grasps if grasp.outcome.ok) if self.outcome.ok else ()
+
+    def moved(self, T_to_from: np.ndarray) -> GraspPlan:
+        """The same plan in another base frame, given the transform from this one's frame to that."""
+        check_rigid("T_to_from", T_to_from)
+        R, t = T_to_from[:3, :3], T_to_from[:3, 3]
+        return replace(
+            self,
+            T_base_plan=T_to_from @ self.T_base_plan,
+            top_base_m=R @ self.top_base_m + t,
+            position_cov_m2=R @ self.position_cov_m2 @ R.T,
+            grasps=tuple(
+                replace(grasp, T_base_grasp=T_to_from @ grasp.T_base_grasp) for grasp in self.grasps
+            ),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +193,12 @@ def plan_grasp(
     top_base = view.base(middle[None])[0]
     top_cam = (inverse(T_base_camera) @ [*top_base, 1.0])[:3]
     R_base_camera = T_base_camera[:3, :3]
+    T_base_plan = np.eye(4)
+    T_base_plan[:3, :3] = R_base_plan
     mounting = R_base_camera @ mounting_cov_cam(top_cam, extrinsic) @ R_base_camera.T
     return GraspPlan(
         footprint=footprint,
+        T_base_plan=T_base_plan,
         top_base_m=top_base,
         height_m=float(np.sort(region.height_m)[::-1][min(TOP_POINT, len(descending) - 1)]),
         position_cov_m2=R_base_plan @ plan_cov @ R_base_plan.T + mounting,

@@ -80,7 +80,7 @@ def target_message(
         v=float(point.v),
         confidence=float(point.confidence),
         sigma_px=float(point.sigma_px),
-        width=math.nan,
+        width=located.width_m,
         outcome=outcome_message(outcome),
     )
     message.pose.header = stamped_header(stamp_ns, target_frame)

@@ -14,9 +14,13 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from molmo_ros.geometry.camera_model import CameraModel, RegionOfInterest
+from molmo_ros.geometry.checks import Limits
 from molmo_ros.geometry.depth_profile import PROFILES
 from molmo_ros.geometry.frame import Frame
-from molmo_ros.geometry.locate import Approach, Limits, Located, locate
+from molmo_ros.geometry.gripper_room import DEFAULT_GRIPPER
+from molmo_ros.geometry.locate import Located, locate
+from molmo_ros.geometry.pose import Approach
+from molmo_ros.geometry.support_plane import PlanePrior, SupportPlane, fit_support_plane
 from molmo_ros.geometry.uncertainty import ExtrinsicError
 from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_conversion import depth_from_message, rgb_from_message
@@ -112,7 +116,10 @@ class PointingPipeline:
         seconds.decode = pointing.durations.decode_s
         job.stage = "locating the points"
         with _Timed(seconds, "geometry"):
-            answer.found = tuple(self._found(frame, point, raw.T_target_camera) for point in pointing.points)
+            support = self._support(frame, raw.T_target_camera) if pointing.points else None
+            answer.found = tuple(
+                self._found(frame, point, raw.T_target_camera, support) for point in pointing.points
+            )
         answer.goal = goal_among(answer.found, self._parameters.select)
         answer.outcome = outcome_of(answer.found, job.request.target, pointing.absence)
 
@@ -126,7 +133,19 @@ class PointingPipeline:
                 Code.INTERNAL, "the camera thread did not answer; see the node's log"
             ) from error
 
-    def _found(self, frame: Frame, point: Point2D, T_target_camera: np.ndarray) -> Found:
+    def _support(self, frame: Frame, T_target_camera: np.ndarray) -> SupportPlane | None:
+        """The level plane that things stand on; None where none is in view, which is no failure."""
+        if frame.depth_m is None:
+            return None
+        prior = PlanePrior.from_gravity(T_target_camera)
+        try:
+            return fit_support_plane(frame.depth_m, frame.camera, prior, profile=self._profile)
+        except PointingError:
+            return None
+
+    def _found(
+        self, frame: Frame, point: Point2D, T_target_camera: np.ndarray, support: SupportPlane | None
+    ) -> Found:
         located = locate(
             frame,
             point,
@@ -136,6 +155,8 @@ class PointingPipeline:
             approach=self._approach,
             extrinsic=self._extrinsic,
             radius_px=self._parameters.depth_radius_px or None,
+            support=support,
+            gripper=DEFAULT_GRIPPER,
         )
         lowest = self._parameters.min_confidence
         if lowest > 0 and not point.confidence >= lowest:

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from box_scenes import Box, depth_of_boxes, pose_looking_at
 from scipy.spatial.transform import Rotation
 
 from molmo_ros.geometry import (
@@ -9,7 +10,10 @@ from molmo_ros.geometry import (
     CameraModel,
     ExtrinsicError,
     Frame,
+    Gripper,
     Limits,
+    PlanePrior,
+    fit_support_plane,
     inverse,
     locate,
     transform,
@@ -200,4 +204,117 @@ def test_on_noisy_depth_the_covariance_holds_the_truth_as_often_as_it_says(
             inside += miss @ np.linalg.solve(located.position_cov_m2, miss) < 7.815
             trials += 1
     assert trials > 570
+    assert 0.90 <= inside / trials <= 0.99
+
+
+MUG = Box(0.5, 0.0, 0.3, (0.06, 0.04, 0.09))
+TIN = Box(0.44, 0.09, 0.0, (0.05, 0.05, 0.05))
+
+
+def box_view(camera: CameraModel, noise: str = "none", seed: int = 0) -> tuple[Frame, np.ndarray]:
+    T = pose_looking_at([0.95, 0.05, 0.6], [0.5, 0.0, 0.0])
+    depth = noisy_depth(depth_of_boxes(camera, T, [MUG, TIN]), camera.fx, np.random.default_rng(seed), noise)
+    return frame(camera, depth), T
+
+
+def pixel_of(camera: CameraModel, T: np.ndarray, place: list[float]) -> np.ndarray:
+    uv: np.ndarray = camera.project((inverse(T) @ [*place, 1])[:3])[0]
+    return uv
+
+
+def test_with_a_support_and_a_gripper_the_grasp_comes_along(camera: CameraModel) -> None:
+    view, T = box_view(camera)
+    assert view.depth_m is not None
+    support = fit_support_plane(view.depth_m, camera, PlanePrior.from_gravity(T))
+    u, v = pixel_of(camera, T, [0.5, 0.0, 0.09])
+    located = locate(view, point(u, v), T, support=support, gripper=Gripper())
+    assert located.outcome.ok
+    assert located.grasp_outcome.ok
+    assert located.grasp is not None
+    best = located.grasp.grasps[0]
+    np.testing.assert_allclose(located.T_base_target[:3, :3], best.T_base_grasp[:3, :3])
+    np.testing.assert_allclose(located.T_base_target[:3, 3], located.position_base_m)
+    np.testing.assert_allclose(located.position_base_m, [0.5, 0.0, 0.09], atol=0.002)
+    assert located.width_m == best.width_m == pytest.approx(0.04, abs=0.004)
+
+
+def test_a_point_on_the_table_is_a_goal_without_a_grasp(camera: CameraModel) -> None:
+    view, T = box_view(camera)
+    assert view.depth_m is not None
+    support = fit_support_plane(view.depth_m, camera, PlanePrior.from_gravity(T))
+    u, v = pixel_of(camera, T, [0.5, -0.15, 0.0])
+    located = locate(view, point(u, v), T, support=support, gripper=Gripper())
+    assert located.outcome.ok
+    assert located.grasp is None
+    assert located.grasp_outcome.code == Code.NO_DEPTH
+    assert "nothing stands on the support" in located.grasp_outcome.message
+    assert np.isnan(located.width_m)
+    np.testing.assert_allclose(located.T_base_target[:3, 2], [0, 0, -1])
+
+
+def test_a_point_beside_a_thing_is_moved_onto_it_only_with_a_support(camera: CameraModel) -> None:
+    view, T = box_view(camera)
+    assert view.depth_m is not None
+    support = fit_support_plane(view.depth_m, camera, PlanePrior.from_gravity(T))
+    u, v = pixel_of(camera, T, [0.44, 0.115, 0.05]) + [6.0, 0.0]
+    beside = point(u, v, sigma_px=4.0)
+    assert locate(view, beside, T, support=support).position_base_m[2] > 0.01
+    assert abs(locate(view, beside, T).position_base_m[2]) < 0.002
+
+
+def test_limits_of_doubt_and_width_are_checked(camera: CameraModel) -> None:
+    view, T = box_view(camera, "d435")
+    assert view.depth_m is not None
+    support = fit_support_plane(view.depth_m, camera, PlanePrior.from_gravity(T))
+    u, v = pixel_of(camera, T, [0.5, 0.0, 0.09])
+    unsure = locate(view, point(u, v, sigma_px=8.0), T, limits=Limits(max_sigma_m=0.004), support=support)
+    assert unsure.outcome.code == Code.UNCERTAIN
+    wide = locate(view, point(u, v), T, limits=Limits(max_width_m=0.02), support=support, gripper=Gripper())
+    assert wide.outcome.code == Code.TOO_WIDE
+    assert "max_width_m" in wide.outcome.message
+
+
+def test_two_things_that_may_be_meant_are_ambiguous(camera: CameraModel) -> None:
+    depth = np.full((480, 640), 1.0, np.float32)
+    depth[200:280, 300:350] = 0.9
+    depth[200:280, 354:404] = 0.8
+    T = transform([0.5, 0, 1.0], Rotation.from_euler("x", 180, degrees=True).as_quat())
+    support = fit_support_plane(depth, camera, PlanePrior.from_gravity(T))
+    located = locate(frame(camera, depth), point(351.6, 240, sigma_px=4.0), T, support=support)
+    assert located.outcome.code == Code.AMBIGUOUS_DEPTH
+    assert "0.9" in located.outcome.message
+    assert "0.8" in located.outcome.message
+
+
+@pytest.mark.parametrize("noise", ["d435", "kinect"])
+def test_among_things_the_covariance_holds_the_truth_as_often_as_it_says(
+    camera: CameraModel, noise: str
+) -> None:
+    """Points on things, their edges too, with wrong pixels, noise and a wrong mount; 95 % ellipsoid."""
+    rng = np.random.default_rng(8)
+    extrinsic = ExtrinsicError(translation_m=0.002, rotation_rad=0.003)
+    inside, trials = 0, 0
+    for seed in range(6):
+        view, T = box_view(camera, noise, seed)
+        exact = depth_of_boxes(camera, T, [MUG, TIN])
+        on_things = np.abs(exact - depth_of_boxes(camera, T, [])) > 1e-4
+        assert view.depth_m is not None
+        support = fit_support_plane(view.depth_m, camera, PlanePrior.from_gravity(T), profile=PROFILES[noise])
+        rows, columns = np.nonzero(on_things)
+        for pick in rng.integers(0, len(rows), 60):
+            sigma_px = rng.uniform(0.5, 6)
+            turn = Rotation.from_rotvec(rng.normal(0, extrinsic.rotation_rad, 3)).as_matrix()
+            meant_cam = camera.deproject([[columns[pick], rows[pick]]], [exact[rows[pick], columns[pick]]])[0]
+            meant_cam = turn @ meant_cam + rng.normal(0, extrinsic.translation_m, 3)
+            truth = T[:3, :3] @ meant_cam + T[:3, 3]
+            u, v = np.array([columns[pick], rows[pick]]) + rng.normal(0, sigma_px, 2)
+            located = locate(
+                view, point(u, v, sigma_px), T, profile=PROFILES[noise], extrinsic=extrinsic, support=support
+            )
+            if not located.outcome.ok:
+                continue
+            miss = located.position_base_m - truth
+            inside += miss @ np.linalg.solve(located.position_cov_m2, miss) < 7.815
+            trials += 1
+    assert trials > 320
     assert 0.90 <= inside / trials <= 0.99
