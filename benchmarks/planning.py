@@ -57,12 +57,12 @@ class Task:
     T_base_goal: np.ndarray
 
 
-def drawn_task(rng: np.random.Generator, counts: tuple[int, int]) -> Task:
-    """A goal above the table and boxes that leave it a hand's width."""
+def drawn_task(robot: Robot, rng: np.random.Generator, counts: tuple[int, int]) -> Task:
+    """A place for the tip above the table, and boxes that leave it a hand's width."""
     reach, bearing = rng.uniform(0.35, 0.68), rng.uniform(-0.9, 0.9)
     x, y = reach * np.cos(bearing), reach * np.sin(bearing)
     c, s = np.cos(yaw := rng.uniform(-np.pi / 2, np.pi / 2)), np.sin(yaw)
-    goal = np.array([[-s, c, 0, x], [c, s, 0, y], [0, 0, -1, rng.uniform(0.02, 0.12)], [0, 0, 0, 1.0]])
+    tip = np.array([[c, s, 0, x], [s, -c, 0, y], [0, 0, -1, rng.uniform(0.02, 0.12)], [0, 0, 0, 1.0]])
     boxes = [TABLE]
     count = int(rng.integers(counts[0], counts[1] + 1))
     while len(boxes) <= count:
@@ -71,7 +71,7 @@ def drawn_task(rng: np.random.Generator, counts: tuple[int, int]) -> Task:
         if np.hypot(*(at - [x, y])) >= 0.07 + np.hypot(width, length) / 2:
             size, centre = (width, length, height), (at[0], at[1], height / 2)
             boxes.append(Box.upright(f"box {len(boxes)}", size, centre, rng.uniform(0, np.pi)))
-    return Task(tuple(boxes), goal)
+    return Task(tuple(boxes), robot.goal_pose(tip))
 
 
 def feasible_tasks(robot: Robot, level: Level, count: int, seed: int) -> Iterator[Task]:
@@ -81,7 +81,7 @@ def feasible_tasks(robot: Robot, level: Level, count: int, seed: int) -> Iterato
     ready = np.array(robot.ready_rad)
     found = 0
     while found < count:
-        task = drawn_task(rng, level.boxes)
+        task = drawn_task(robot, rng, level.boxes)
         judge.set_obstacles(task.boxes)
         before = task.T_base_goal.copy()
         before[2, 3] += PREGRASP_M

@@ -127,7 +127,8 @@ def plan_line(
 ) -> Trajectory:
     """A checked straight motion of the tool to a goal. Raises PointingError as `plan_reach` does.
 
-    `may_touch_at_start`: begin even in contact, as with something just grasped that stands on the table.
+    `may_touch_at_start`: begin even in contact, as with something just grasped that stands on the table; once
+    free, it must stay so.
     """
     options = options or ReachOptions()
     inside = scene.pulled_inside(start) if may_touch_at_start else _checked_start(scene, start)
@@ -138,10 +139,17 @@ def plan_line(
         raise PointingError(
             Code.UNREACHABLE, "the tool cannot be moved there in a straight line; ask for a free motion"
         )
-    fault = None if may_touch_at_start and scene.collides(inside) else _fault(scene, line)
+    free_from = _first_free(scene, line) if may_touch_at_start else 0
+    fault = _fault(scene, line, free_from)
     if fault:
         raise fault
     return line
+
+
+def _first_free(scene: RoboplanScene, trajectory: Trajectory) -> int:
+    """The first sample that touches nothing; the last one if all do."""
+    samples = enumerate(trajectory.positions)
+    return next((i for i, joints in samples if not scene.collides(joints)), len(trajectory.positions) - 1)
 
 
 class _Reach:
@@ -292,12 +300,12 @@ class _Reach:
         raise AssertionError("a plan failed without a reason")
 
 
-def _fault(scene: RoboplanScene, trajectory: Trajectory) -> PointingError | None:
-    """What is wrong with a finished trajectory: a limit, or a collision, between samples too."""
+def _fault(scene: RoboplanScene, trajectory: Trajectory, free_from: int = 0) -> PointingError | None:
+    """What is wrong with a finished trajectory: a limit, or a collision, between samples too, from that sample on."""
     over = limit_violation(trajectory, scene.limits)
     if over:
         return PointingError(Code.PLANNING_FAILED, f"the planned {over}")
-    hit = scene.first_collision(trajectory.positions)
+    hit = scene.first_collision(trajectory.positions[free_from:])
     if hit is None:
         return None
     return PointingError(Code.BLOCKED, f"{_listed(scene.contacts(hit)) or 'the arm touches something'}")

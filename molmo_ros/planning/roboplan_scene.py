@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -35,6 +36,7 @@ STEP_S = 0.01
 LIMIT_SLACK_RAD = 0.01
 _INSIDE_RAD = 1e-4
 _CLOUD = "depth cloud"
+_HELD = "held thing"
 # Pinocchio's name for what nothing moves. An obstacle that hung on a link would be a part of that link.
 _ROOT = "universe"
 _COLOUR = np.array([0.5, 0.5, 0.5, 1.0])
@@ -66,6 +68,7 @@ class RoboplanScene:
         self._bare: core.Scene | None = None
         self._boxes: tuple[Box, ...] = ()
         self._voxels: Voxels | None = None
+        self._held = False
         self._seed = 0
         self._opening_m = robot.gripper.max_opening_m if robot.gripper else 0.0
         self.limits = self._read_limits()
@@ -96,6 +99,30 @@ class RoboplanScene:
         if pairs:
             self._scene.setCollisions(pairs, False)
         self._make_searches()
+
+    def hold(self, size_m: tuple[float, float, float], T_goal_box: np.ndarray) -> None:
+        """From now on the hand carries a box (edges in its own frame, `T_goal_box` 4x4 in the goal's frame), which
+        must not touch anything either."""
+        self.release()
+        link, carried_by = self._hand_links()
+        T_link_tip = self._scene.forwardKinematics(self._rest(self._scene), self.robot.tip, link)
+        T_link_box = np.array(T_link_tip) @ self.robot.T_tip_goal @ T_goal_box
+        # Pinocchio places what is attached to a frame relative to the joint that carries it.
+        self._scene.addBoxGeometry(
+            _HELD, self.robot.tip, core.Box(*size_m), np.asfortranarray(T_link_box), _COLOUR
+        )
+        for own in carried_by:
+            if own != self.robot.tip and _has_shape(self._scene, own):
+                self._scene.setCollisions(_HELD, own, False)
+        self._held = True
+        self._make_searches()
+
+    def release(self) -> None:
+        """The hand is empty."""
+        if self._held:
+            self._scene.removeGeometry(_HELD)
+            self._held = False
+            self._make_searches()
 
     def set_opening(self, opening_m: float) -> None:
         """How far the fingers stand apart from now on."""
@@ -186,6 +213,8 @@ class RoboplanScene:
             bare.removeGeometry(box.name)
             if link:
                 found.append(f"{link} touches {box.name}")
+        if self._held and not found and self.collides(joints):
+            return ["what the hand holds touches something"]
         if self._voxels is not None:
             _add_voxels(bare, self.robot, self._voxels, self._T_root_base)
             link = self._touching_link(bare, full, _CLOUD)
@@ -346,6 +375,16 @@ class RoboplanScene:
         self._retimer = toppra.PathParameterizerTOPPRA(self._scene, robot.group)
         self._scene.setRngSeed(self._seed)
 
+    def _hand_links(self) -> tuple[str, list[str]]:
+        """The last joint's link, and all links that it carries, itself included."""
+        tree = ElementTree.fromstring(self._description)
+        joints = [(j.get("name"), _link(j, "parent"), _link(j, "child")) for j in tree.findall("joint")]
+        last = next(child for name, _, child in joints if name == self.limits.names[-1])
+        carried = [last]
+        for link in carried:
+            carried += [child for _, parent, child in joints if parent == link]
+        return last, carried
+
     def _obstacle_names(self) -> list[str]:
         return [box.name for box in self._boxes] + ([_CLOUD] if self._voxels is not None else [])
 
@@ -370,6 +409,11 @@ class RoboplanScene:
             if not scene.hasCollisions(full):
                 return link
         return "the arm"
+
+
+def _link(joint: ElementTree.Element, end: str) -> str:
+    element = joint.find(end)
+    return "" if element is None else str(element.get("link"))
 
 
 def _has_shape(scene: core.Scene, link: str) -> bool:

@@ -18,6 +18,7 @@ def fr3_on_a_table() -> RoboplanScene:
 
 @pytest.fixture
 def fr3(fr3_on_a_table: RoboplanScene) -> RoboplanScene:
+    fr3_on_a_table.release()
     fr3_on_a_table.set_opening(0.08)
     fr3_on_a_table.set_obstacles([Box.upright("table", (1.1, 1.6, 0.1), (0.72, 0.0, -0.05))])
     return fr3_on_a_table

@@ -152,3 +152,19 @@ def test_other_robots_have_limits_and_a_free_posture(name: str) -> None:
     assert scene.outside_limits(np.array(scene.robot.ready_rad)) == ""
     assert not scene.collides(np.array(scene.robot.ready_rad))
     assert (scene.limits.acceleration == 5.0).all()
+
+
+def test_what_the_hand_holds_moves_with_it_and_must_not_touch(fr3: RoboplanScene, ready: np.ndarray) -> None:
+    x, y, z = fr3.goal_pose(ready)[:3, 3]
+    T_goal_box = np.eye(4)
+    T_goal_box[2, 3] = 0.1  # hanging below the finger tips
+    fr3.hold((0.04, 0.04, 0.16), T_goal_box)
+    assert not fr3.collides(ready)
+    fr3.set_obstacles([Box.upright("shelf", (0.1, 0.1, 0.02), (x, y, z - 0.15))])
+    assert fr3.collides(ready)
+    assert fr3.contacts(ready) == ["what the hand holds touches something"]
+    aside = ready.copy()
+    aside[0] = 1.2
+    assert not fr3.collides(aside)
+    fr3.release()
+    assert not fr3.collides(ready)
