@@ -3,7 +3,8 @@
 An action `joint_trajectory_controller/follow_joint_trajectory`, a topic `joint_trajectory_controller/joint_trajectory`,
 an action `gripper_controller/gripper_cmd` (position = the gap between the fingers), and `joint_states`. One thing is
 more than a stock controller does: with `heartbeat_topic`, a motion is braked when that topic has been silent for
-`HEARTBEAT_LOST_S`.
+`HEARTBEAT_LOST_S`. All of it happens in the time of the simulation, which keeps to the clock as far as the machine
+can and is late otherwise: a busy machine makes a slow arm, not a wrong one.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class ArmServer(Node):
         self._motion: _Motion | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._has_heartbeat = bool(heartbeat_topic)
+        #: Silence after which a motion that begins from now on is braked; None = never.
+        self.heartbeat_lost_s = HEARTBEAT_LOST_S if heartbeat_topic else None
         self._states = self.create_publisher(JointState, "joint_states", 10)
         if heartbeat_topic:
             self.create_subscription(Empty, heartbeat_topic, self._on_heartbeat, 1)
@@ -156,10 +158,10 @@ class ArmServer(Node):
         finished: list[Callable[[], None]] = []
         motion = self._motion
         if motion:
-            physics.command(*motion.follower.wanted(time.monotonic()))
+            physics.command(*motion.follower.wanted(physics.time_s))
         physics.advance(TICK_S)
         if motion:
-            result: Following = motion.follower.judge(physics.joints()[0], time.monotonic())
+            result: Following = motion.follower.judge(physics.joints()[0], physics.time_s)
             if result.ended:
                 joints, _ = physics.joints()
                 if result.state == "path_tolerance":
@@ -175,8 +177,8 @@ class ArmServer(Node):
 
     def _on_heartbeat(self, _: Empty) -> None:
         with self._lock:
-            if self._motion:
-                self._motion.follower.heard(time.monotonic())
+            if self._motion and self._physics:
+                self._motion.follower.heard(self._physics.time_s)
 
     def _judge_goal(self, goal: FollowJointTrajectory.Goal) -> GoalResponse:
         try:
@@ -195,17 +197,16 @@ class ArmServer(Node):
 
     def _begin(self, trajectory: Trajectory, ended: Callable[[str, float], None]) -> str:
         """Start following, in place of what is followed now; says why not, or "" when it began."""
-        now_s = time.monotonic()
         with self._lock:
             if self._physics is None:
                 return "there is no scene yet"
+            now_s = self._physics.time_s
             commanded = self._motion.follower.wanted(now_s)[0] if self._motion else self._physics.joints()[0]
             off = float(np.abs(trajectory.positions[0] - commanded).max())
             if off > BEGINS_NEAR_RAD:
                 return f"the trajectory begins {off:.3f} rad from where the arm is"
             before = self._motion
-            lost_s = HEARTBEAT_LOST_S if self._has_heartbeat else None
-            self._motion = _Motion(Follower(trajectory, self._limits, now_s, lost_s), ended)
+            self._motion = _Motion(Follower(trajectory, self._limits, now_s, self.heartbeat_lost_s), ended)
         if before:
             before.ended("replaced", 0.0)
         return ""
@@ -242,7 +243,7 @@ class ArmServer(Node):
             handle.abort()
             return _Result(
                 error_code=_Result.INVALID_GOAL,
-                error_string=f"no heartbeat for {HEARTBEAT_LOST_S:g} s: stopped on its path",
+                error_string=f"no heartbeat for {self.heartbeat_lost_s:g} s: stopped on its path",
             )
         handle.abort()
         code, text = _ERRORS.get(state, (_Result.INVALID_GOAL, f"the motion was {state}"))
@@ -250,8 +251,8 @@ class ArmServer(Node):
 
     def _on_cancel(self, _: ServerGoalHandle) -> CancelResponse:
         with self._lock:
-            if self._motion:
-                self._motion.follower.stop(time.monotonic())
+            if self._motion and self._physics:
+                self._motion.follower.stop(self._physics.time_s)
         return CancelResponse.ACCEPT
 
     async def _on_grip(self, handle: ServerGoalHandle) -> GripperCommand.Result:

@@ -125,7 +125,12 @@ class PlannerCaller:
         self._graph = graph
         self.name = name
         (folder / "table.yaml").write_text(TABLE_YAML)
-        values = ["obstacles_file:=" + str(folder / "table.yaml"), "speed_scale:=0.5", *settings]
+        values = [
+            "obstacles_file:=" + str(folder / "table.yaml"),
+            "speed_scale:=0.5",
+            "settle_timeout_s:=40.0",
+            *settings,
+        ]
         arguments = [word for value in values for word in ("-p", value)]
         self.log = folder / f"{name}.log"
         self.process: subprocess.Popen[str] = graph.start(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.ros
 @pytest.fixture(scope="module")
 def arm(graph: Graph) -> Iterator[Arm]:
     ours = Arm("/planner/heartbeat")
+    ours.server.heartbeat_lost_s = None  # a busy machine may keep a living planner silent for long
     yield ours
     ours.close()
 
@@ -85,21 +86,19 @@ def test_a_goal_from_the_topic_is_followed_and_its_outcome_published(
 def test_what_cannot_be_reached_has_its_outcome_and_moves_nothing(
     planner: PlannerCaller, at_rest: Arm
 ) -> None:
-    nan = planner.pose()
-    nan.pose.position.x = float("nan")
     unstamped = planner.pose()
     unstamped.header.stamp.sec = unstamped.header.stamp.nanosec = 0
-    cases: list[tuple[PoseStamped, Code, str]] = [
-        (planner.pose((1.5, 0.0, 0.1)), Code.UNREACHABLE, "1.5"),
-        (planner.pose((0.5, 0.1, -0.03)), Code.BLOCKED, "table"),
-        (planner.pose(frame="nowhere"), Code.TF_UNAVAILABLE, "nowhere"),
-        (planner.pose(age_s=5.0), Code.INVALID_REQUEST, "old"),
-        (planner.pose(age_s=-5.0), Code.FUTURE_STAMP, "ahead"),
-        (unstamped, Code.INVALID_REQUEST, "no stamp"),
-        (nan, Code.INVALID_REQUEST, "no pose"),
+    cases: list[tuple[Callable[[], PoseStamped], Code, str]] = [
+        (lambda: planner.pose((1.5, 0.0, 0.1)), Code.UNREACHABLE, "1.5"),
+        (lambda: planner.pose((0.5, 0.1, -0.03)), Code.BLOCKED, "table"),
+        (lambda: planner.pose(frame="nowhere"), Code.TF_UNAVAILABLE, "nowhere"),
+        (lambda: planner.pose(age_s=60.0), Code.INVALID_REQUEST, "old"),
+        (lambda: planner.pose(age_s=-60.0), Code.FUTURE_STAMP, "ahead"),
+        (lambda: unstamped, Code.INVALID_REQUEST, "no stamp"),
+        (lambda: planner.pose((float("nan"), 0.0, 0.1)), Code.INVALID_REQUEST, "no pose"),
     ]
     for pose, code, said in cases:
-        result = planner.move(pose).result()
+        result = planner.move(pose()).result()
         assert result.outcome.code == code, result.outcome
         assert said in result.outcome.message
         assert not result.trajectory.points
@@ -177,6 +176,7 @@ def test_a_planner_that_dies_in_motion_leaves_an_arm_that_stops(
     graph: Graph, planner: PlannerCaller, at_rest: Arm, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Last: it ends the planner of this module."""
+    at_rest.server.heartbeat_lost_s = 0.5
     motion = planner.move(speed_scale=0.1)
     assert motion.reaches("move")
     assert eventually(lambda: bool(np.abs(at_rest.joints() - READY).max() > 0.03))
