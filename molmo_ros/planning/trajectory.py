@@ -40,7 +40,7 @@ class Trajectory:
 
     def at(self, time_s: float) -> tuple[np.ndarray, np.ndarray]:
         """Position and velocity (D,) at a time, by cubic Hermite interpolation; held before and after."""
-        if time_s <= 0.0:
+        if time_s < 0.0:
             return self.positions[0].copy(), np.zeros(self.positions.shape[1])
         if time_s >= self.duration_s:
             return self.positions[-1].copy(), np.zeros(self.positions.shape[1])

@@ -85,7 +85,7 @@ class ArmModel:
     """An arm that can stand at the table: how it is added to a world, and what its parts are called.
 
     `frames` are (child, parent) bodies, the base's child first. `rest_rad` is its posture when a scene does not
-    say another.
+    say another. `begin` gives the world that everything else is added to, for an arm that comes with its own.
     """
 
     name: str
@@ -93,6 +93,7 @@ class ArmModel:
     frames: tuple[tuple[str, str], ...]
     add: Callable[[mujoco.MjSpec], None]
     rest_rad: tuple[float, ...] | None
+    begin: Callable[[], mujoco.MjSpec] = mujoco.MjSpec
 
 
 #: The arm of the training pictures; its posture is the scene's.

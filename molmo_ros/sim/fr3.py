@@ -62,24 +62,22 @@ def _mujoco_urdf() -> str:
     return text.replace("</robot>", f"<mujoco>{compiler}</mujoco></robot>")
 
 
-def add_fr3(spec: mujoco.MjSpec) -> None:
-    """Adds the arm to a world that is only drawn: shapes without physics, and its wrist camera."""
-    arm = fr3_spec()
-    for equality in list(arm.equalities):
-        arm.delete(equality)
-    for body in arm.bodies:
+def drawn_fr3_spec() -> mujoco.MjSpec:
+    """The arm for a world that is only drawn: shapes without physics, and its wrist camera."""
+    spec = fr3_spec()
+    for equality in list(spec.equalities):
+        spec.delete(equality)
+    for body in spec.bodies:
         for geom in body.geoms:
             geom.contype = geom.conaffinity = 0
             geom.group = ARM_GROUP
             geom.rgba = _GREY if body.name in _DARK_LINKS else _WHITE
-    add_wrist_camera(arm)
-    base = spec.worldbody.add_body(name="base_link")
-    # MuJoCo warns that a nameless attachment cannot be saved; this one is not.
-    import warnings
+    add_wrist_camera(spec)
+    return spec
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        spec.attach(arm, frame=base.add_frame(), prefix="")
+
+def _add_base(spec: mujoco.MjSpec) -> None:
+    spec.worldbody.add_body(name="base_link")  # where fr3_link0 is
 
 
 def add_wrist_camera(spec: mujoco.MjSpec) -> None:
@@ -131,7 +129,8 @@ FR3_ARM = ArmModel(
     name="fr3",
     joints=JOINTS,
     frames=(*_CHAIN, *_HAND, *_FINGER_LINKS),
-    add=add_fr3,
+    add=_add_base,
+    begin=drawn_fr3_spec,
     # Folded back, so that the camera across the table sees the table.
     rest_rad=(0.0, -1.3, 0.0, -2.6, 0.0, 1.6, 0.785),
 )

@@ -28,7 +28,7 @@ def build_model(
     world: World, largest_image: tuple[int, int], samples: int, arm: ArmModel = PLAIN_ARM
 ) -> mujoco.MjModel:
     """Compiles the model. `largest_image` is (width, height); `samples` is the MSAA count (0 = none)."""
-    spec = mujoco.MjSpec()
+    spec = arm.begin()
     spec.modelname = "tabletop"
     spec.compiler.autolimits = True
     spec.stat.extent = 1.0  # near and far planes are multiples of it

@@ -75,6 +75,7 @@ class TablePhysics:
         self._grip = model.actuator(fr3.FINGERS[0]).id
         self._bodies = [model.body(f"object_{thing.id}").id for thing in state.objects]
         self._owner = [self._owner_of(i) for i in range(model.ngeom)]
+        self._of_arm = np.array([owner.startswith("fr3_") for owner in self._owner])
         self.touches: list[Touch] = []
         for thing, body in zip(state.objects, self._bodies, strict=True):
             address = model.jnt_qposadr[model.body_jntadr[body]]
@@ -142,6 +143,7 @@ class TablePhysics:
         self._data.qpos[address : address + 3] = T_base_object[:3, 3]
         mujoco.mju_mat2Quat(self._data.qpos[address + 3 : address + 7], T_base_object[:3, :3].ravel())
         self._data.qvel[speed : speed + 6] = 0.0
+        mujoco.mj_forward(self._model, self._data)
 
     def _owner_of(self, geom: int) -> str:
         """What a geom belongs to: a link of the arm, "table", or a thing's number."""
@@ -153,17 +155,15 @@ class TablePhysics:
     def _note_touches(self) -> None:
         force = np.zeros(6)
         strongest: dict[tuple[str, str], float] = {}
-        for i in range(self._data.ncon):
-            contact = self._data.contact[i]
-            pair = [self._owner[contact.geom1], self._owner[contact.geom2]]
-            links = [owner for owner in pair if owner.startswith("fr3_")]
-            if len(links) != 1:
-                continue
-            other = pair[1 - pair.index(links[0])]
-            mujoco.mj_contactForce(self._model, self._data, i, force)
+        geoms = self._data.contact.geom
+        of_arm = self._of_arm[geoms]
+        for i in np.nonzero(of_arm[:, 0] ^ of_arm[:, 1])[0]:
+            one, two = (self._owner[geom] for geom in geoms[i])
+            link, other = (one, two) if of_arm[i, 0] else (two, one)
+            mujoco.mj_contactForce(self._model, self._data, int(i), force)
             pressed = float(np.linalg.norm(force[:3]))
             if pressed > _LEAST_FORCE_N:
-                strongest[links[0], other] = strongest.get((links[0], other), 0.0) + pressed
+                strongest[link, other] = strongest.get((link, other), 0.0) + pressed
         self.touches += [
             Touch(link, other, pressed, self.time_s) for (link, other), pressed in strongest.items()
         ]

@@ -129,6 +129,7 @@ class PlannerCaller:
             "obstacles_file:=" + str(folder / "table.yaml"),
             "speed_scale:=0.5",
             "settle_timeout_s:=40.0",
+            "max_goal_age_s:=30.0",
             *settings,
         ]
         arguments = [word for value in values for word in ("-p", value)]

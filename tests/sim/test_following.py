@@ -36,7 +36,7 @@ def test_stopped_it_comes_to_rest_on_its_path_and_says_so() -> None:
     before, speed = follower.wanted(1.0)
     follower.stop(1.0)
     after, still = follower.wanted(1.0)
-    assert (after, still) == pytest.approx((before, speed))
+    np.testing.assert_allclose([after, still], [before, speed], atol=1e-9)
     rest, at_rest = follower.wanted(3.0)
     assert before < rest < 1.0
     assert at_rest == pytest.approx(0.0)
