@@ -17,14 +17,14 @@ from typing import Protocol
 
 import numpy as np
 
-from molmo_ros.geometry.grasp import GraspPlan
-from molmo_ros.geometry.gripper_room import Gripper as GripperShape
-from molmo_ros.geometry.locate import Limits, Located, locate
+from molmo_ros.geometry.gripper_room import Gripper
+from molmo_ros.geometry.locate import Located, locate
 from molmo_ros.outcome import Code, Outcome, PointingError
-from molmo_ros.planning.obstacles import Box, Voxels, voxels_from_points
-from molmo_ros.planning.reach import ReachOptions, plan_joints, plan_line, plan_reach
+from molmo_ros.planning.obstacles import Box, voxels_from_points, without_target
+from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_joints, plan_line, plan_reach
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.table_view import Sight, TableView, level_view
+from molmo_ros.planning.top_grasp import Fingers, TopGrasp, top_grasps
 from molmo_ros.planning.trajectory import Trajectory
 from molmo_ros.pointing.point import Point2D
 
@@ -62,17 +62,20 @@ class PickOptions:
     lift_m: float = 0.12
     # Things that the fingers close to less than this are not there.
     least_width_m: float = 0.003
-    open_beyond_m: float = 0.024
     voxel_m: float = 0.015
     robot_padding_m: float = 0.03
     speed_scale: float = 0.7
     approach_speed_m_s: float = 0.12
     seed: int = 0
-    gripper: GripperShape = field(
-        default_factory=lambda: GripperShape(
-            max_opening_m=0.078, finger_depth_m=0.032, finger_width_m=0.022, tip_clearance_m=0.006
-        )
-    )
+    fingers: Fingers = field(default_factory=Fingers)
+
+
+# Ways to close that are planned to, best first, and postures tried for each.
+_MOST_GRASPS = 10
+_ATTEMPTS_PER_GRASP = 6
+# A thing is looked for this far from where it was seen from afar, and its points count as its own this far out.
+_MOVED_M = 0.03
+_OWN_MARGIN_M = 0.012
 
 
 @dataclass(eq=False)
@@ -92,13 +95,21 @@ class PickReport:
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """The thing as last seen: its grasps, and its middle on the level."""
+    """The thing as last seen: its points (N, 3), the middle of its top (3,), its height above the table, and how
+    wide it is at most."""
 
-    plan: GraspPlan
-    grasps: tuple[np.ndarray, ...]
-    centre_base: np.ndarray
+    own_base_N3: np.ndarray
+    middle_base: np.ndarray
     height_m: float
     extent_m: float
+
+    @classmethod
+    def of(cls, own_base_N3: np.ndarray, table_z_m: float) -> _Target:
+        top = float(np.percentile(own_base_N3[:, 2], 98))
+        upper = own_base_N3[own_base_N3[:, 2] > top - 0.4 * max(top - table_z_m, 0.01)]
+        low, high = np.percentile(upper[:, :2], 2, axis=0), np.percentile(upper[:, :2], 98, axis=0)
+        middle = np.array([*(low + high) / 2, top])
+        return cls(own_base_N3, middle, top - table_z_m, float(np.hypot(*(high - low))))
 
 
 class PickPlace:
@@ -147,25 +158,20 @@ class PickPlace:
 
     def _pick(self, words: str, dry_run: bool, done: PickReport) -> _Target:
         self._enter("look", done)
-        far = self._view(FAR)
-        target = self._target_from(far, self._pointed(far, words, done))
+        view = self._view(FAR)
+        located = self._located(view, words)
+        done.seen = (located,)
+        target = self._target(view, self._middle_of(located))
         self._enter("plan", done)
-        self._see(far, target)
-        if self._options.uses_wrist:
-            target = self._from_above(target, dry_run, done)
-        self._scene.release()
-        plan = plan_reach(
-            self._scene,
-            self._arm.joints(),
-            target.grasps,
-            self._reach(self._options.approach_m, 0.0),
-            cancelled=lambda: bool(self._stop()),
-        )
-        done.grasp = target.grasps[plan.goal_index]
+        self._see(view, target)
+        if self._options.uses_wrist and not dry_run:
+            view, target = self._from_above(target, done)
+        plan, grasp = self._planned_grasp(view, target)
+        done.grasp = grasp.T_base_grasp
         if dry_run:
             return target
         self._enter("pick", done)
-        self._arm.grip(self._opening_for(target))
+        self._arm.grip(grasp.opening_m)
         self._follow(plan.move)
         assert plan.approach is not None
         self._follow(plan.approach)
@@ -180,6 +186,41 @@ class PickPlace:
         self._enter("look_again", done)
         self._check_gone(target)
         return target
+
+    def _planned_grasp(self, view: TableView, target: _Target) -> tuple[ReachPlan, TopGrasp]:
+        """A plan to the best grasp that can be reached."""
+        grasps = top_grasps(
+            view.points_base().reshape(-1, 3),
+            target.own_base_N3,
+            self._options.table_z_m,
+            self._options.fingers,
+        )
+        if not grasps:
+            raise PointingError(
+                Code.TOO_WIDE,
+                f"nowhere do both fingers fit beside a part of it that is at most "
+                f"{1e3 * self._options.fingers.max_opening_m:.0f} mm wide; clear the space around it",
+            )
+        failure: PointingError | None = None
+        for grasp in grasps[:_MOST_GRASPS]:
+            self._scene.set_opening(grasp.opening_m)
+            options = self._reach(self._options.approach_m, 0.0, _ATTEMPTS_PER_GRASP)
+            try:
+                plan = plan_reach(
+                    self._scene,
+                    self._arm.joints(),
+                    [grasp.T_base_grasp],
+                    options,
+                    cancelled=lambda: bool(self._stop()),
+                )
+            except PointingError as error:
+                if error.outcome.code in (Code.CANCELLED, Code.START_IN_COLLISION, Code.TIMEOUT):
+                    raise
+                failure = failure or error
+                continue
+            return plan, grasp
+        assert failure is not None
+        raise failure
 
     def _lift(self, target: _Target, done: PickReport) -> None:
         self._scene.set_opening(done.width_m)
@@ -203,7 +244,7 @@ class PickPlace:
         points = view.points_base().reshape(-1, 3)
         on_arm = self._scene.on_robot(self._arm.joints(), points, self._options.robot_padding_m)
         low = points[~on_arm & (points[:, 2] < target.height_m + self._options.table_z_m + 0.02)]
-        there = np.hypot(*(low[:, :2] - target.centre_base[:2]).T) < 0.6 * target.extent_m / 2
+        there = np.hypot(*(low[:, :2] - target.middle_base[:2]).T) < 0.3 * target.extent_m
         if there.sum() < 30:
             return
         filled = float((low[there, 2] > self._options.table_z_m + 0.5 * target.height_m).mean())
@@ -214,6 +255,7 @@ class PickPlace:
 
     def _place(self, place: str | np.ndarray, target: _Target, done: PickReport) -> None:
         self._enter("place", done)
+        self._scene.release()
         goals = self._place_goals(place, target, done)
         self._hold(target, done)
         try:
@@ -229,8 +271,8 @@ class PickPlace:
             self._follow(plan.approach)
         finally:
             self._scene.release()
-        self._arm.grip(min(done.width_m + 0.03, self._options.gripper.max_opening_m))
-        self._scene.set_opening(self._options.gripper.max_opening_m)
+        self._arm.grip(min(done.width_m + 0.03, self._options.fingers.max_opening_m))
+        self._scene.set_opening(self._options.fingers.max_opening_m)
         self._withdraw()
 
     def _place_goals(self, place: str | np.ndarray, target: _Target, done: PickReport) -> list[np.ndarray]:
@@ -241,12 +283,13 @@ class PickPlace:
             view = self._view(FAR)
             located = self._located(view, place)
             done.place_seen = (located,)
-            on = self._target_from(view, located, needs_grasp=False)
-            foot = np.array([*on.centre_base[:2], self._options.table_z_m + on.height_m + 0.01])
+            on = self._target(view, self._middle_of(located))
+            middle = self._middle_of(located)
+            foot = np.array([*middle[:2], self._options.table_z_m + on.height_m + 0.01])
         else:
             foot = np.array([*place[:2], max(float(place[2]), self._options.table_z_m) + 0.004])
         above_foot = float(done.grasp[2, 3]) - self._options.table_z_m
-        offset = target.centre_base[:2] - done.grasp[:2, 3]
+        offset = target.middle_base[:2] - done.grasp[:2, 3]
         goals = []
         for turn in np.arange(8) * np.pi / 4:
             c, s = np.cos(turn), np.sin(turn)
@@ -263,53 +306,37 @@ class PickPlace:
     def _view(self, camera: str) -> TableView:
         return level_view(self._arm.look(camera), self._options.table_z_m)
 
-    def _pointed(self, view: TableView, words: str, done: PickReport) -> Located:
-        located = self._located(view, words)
-        done.seen = (located,)
-        return located
-
     def _located(self, view: TableView, words: str) -> Located:
         points = self._point(view.frame.color_HW3, words)
         if not points:
             raise PointingError(Code.NOT_FOUND, f"the model sees no {words!r}")
-        return self._locate(view, points[0])
-
-    def _locate(self, view: TableView, point: Point2D) -> Located:
-        located = locate(
-            view.frame,
-            point,
-            view.T_base_camera,
-            support=view.support,
-            gripper=self._options.gripper,
-            limits=Limits(),
-        )
-        if located.grasp is None and not located.outcome.ok:
+        located = locate(view.frame, points[0], view.T_base_camera, support=view.support, gripper=Gripper())
+        if not np.isfinite(located.position_base_m).all():
             raise PointingError(located.outcome.code, located.outcome.message)
         return located
 
-    def _target_from(self, view: TableView, located: Located, *, needs_grasp: bool = True) -> _Target:
-        plan = located.grasp
-        if plan is None:
-            raise PointingError(located.grasp_outcome.code, located.grasp_outcome.message)
-        grasps = plan.usable
-        if needs_grasp and not grasps:
-            raise PointingError(plan.outcome.code, plan.outcome.message)
-        return _Target(
-            plan,
-            tuple(grasp.T_base_grasp for grasp in grasps),
-            np.array(plan.top_base_m),
-            plan.height_m,
-            plan.footprint.width_m,
-        )
+    def _middle_of(self, located: Located) -> np.ndarray:
+        """The thing's middle (3,) as far as it can be told from afar: of its footprint, else the point itself."""
+        if located.grasp is not None:
+            return np.array(located.grasp.top_base_m)
+        return np.array(located.position_base_m)
 
-    def _from_above(self, target: _Target, dry_run: bool, done: PickReport) -> _Target:
+    def _target(self, view: TableView, middle: np.ndarray) -> _Target:
+        own = view.thing_near(middle, _MOVED_M)
+        if own is None:
+            raise PointingError(
+                Code.NO_DEPTH, "nothing stands on the table where the model points; point at a thing"
+            )
+        return _Target.of(own, self._options.table_z_m)
+
+    def _from_above(self, target: _Target, done: PickReport) -> tuple[TableView, _Target]:
         """The same thing, seen from the hand above it."""
-        if dry_run:
-            return target
         hovers = []
-        for grasp in target.grasps:
-            T = grasp.copy()
-            T[:3, 3] = target.centre_base + [0.0, 0.0, self._options.hover_m]
+        for turn in np.arange(8) * np.pi / 4:
+            T = np.eye(4)
+            c, s = np.cos(turn), np.sin(turn)
+            T[:3, :3] = np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
+            T[:3, 3] = target.middle_base + [0.0, 0.0, self._options.hover_m]
             hovers.append(T)
         plan = plan_reach(
             self._scene,
@@ -319,32 +346,21 @@ class PickPlace:
             cancelled=lambda: bool(self._stop()),
         )
         self._follow(plan.move)
-        near = self._view(NEAR)
-        pixel = near.pixel_of_thing_near(target.centre_base, 0.03)
-        if pixel is None:
+        view = self._view(NEAR)
+        own = view.thing_near(target.middle_base, _MOVED_M)
+        if own is None:
             raise PointingError(Code.GRASP_FAILED, "seen from above, it is not where it was: it was moved")
-        located = self._locate(near, Point2D(*pixel, "", float("nan"), 1.0, 0))
-        refined = self._target_from(near, located)
-        if abs(refined.height_m - target.height_m) > 0.03:
-            done.notes.append(
-                f"from above it is {1e3 * refined.height_m:.0f} mm high, from afar {1e3 * target.height_m:.0f} mm"
-            )
-        return refined
+        refined = _Target.of(own, self._options.table_z_m)
+        moved = float(np.hypot(*(refined.middle_base - target.middle_base)[:2]))
+        done.notes.append(f"seen from above it is {1e3 * moved:.0f} mm from where it was seen from afar")
+        return view, refined
 
     def _see(self, view: TableView, target: _Target) -> None:
         """What stands around becomes obstacles, without the arm and the thing itself."""
         points = view.standing_points()
         points = points[~self._scene.on_robot(self._arm.joints(), points, self._options.robot_padding_m)]
-        footprint, T = target.plan.footprint, target.plan.T_base_plan
-        local = (points - T[:3, 3]) @ T[:3, :3]
-        yaw = footprint.yaw_rad
-        c, s = np.cos(yaw), np.sin(yaw)
-        along = (local[:, :2] - footprint.centre) @ np.array([[c, -s], [s, c]])
-        margin = 0.008
-        half = np.array([footprint.width_m, footprint.length_m]) / 2 + margin
-        own = (np.abs(along) < half).all(axis=1)
-        others: Voxels = voxels_from_points(points[~own], self._options.voxel_m)
-        self._scene.set_obstacles(self._options.boxes, others)
+        others = without_target(points, target.own_base_N3, _OWN_MARGIN_M)
+        self._scene.set_obstacles(self._options.boxes, voxels_from_points(others, self._options.voxel_m))
 
     # ------------------------------------------------------------ moving
 
@@ -364,35 +380,30 @@ class PickPlace:
         if not outcome.ok:
             raise PointingError(outcome.code, outcome.message)
 
-    def _reach(self, approach_m: float, retreat_m: float) -> ReachOptions:
+    def _reach(self, approach_m: float, retreat_m: float, attempts: int = 24) -> ReachOptions:
         return ReachOptions(
             approach_m=approach_m,
             retreat_m=retreat_m,
             speed_scale=self._options.speed_scale,
             approach_speed_m_s=self._options.approach_speed_m_s,
+            attempts=attempts,
             seed=self._options.seed,
         )
-
-    def _opening_for(self, target: _Target) -> float:
-        best = target.plan.usable[0] if target.plan.usable else target.plan.grasps[0]
-        opening = best.room.opening_m + self._options.open_beyond_m
-        opening = min(opening, self._options.gripper.max_opening_m)
-        self._scene.set_opening(opening)
-        return opening
 
     def _hold(self, target: _Target, done: PickReport) -> None:
         """The thing in the hand must not touch anything on its way."""
         assert done.grasp is not None
         above_foot = float(done.grasp[2, 3]) - self._options.table_z_m
-        wide = max(target.plan.footprint.length_m, target.plan.footprint.width_m)
+        wide = float(np.clip(0.75 * target.extent_m, 0.02, 0.2))
+        aside = done.grasp[:3, :3].T @ [*(target.middle_base - done.grasp[:3, 3])[:2], 0.0]
         T_goal_box = np.eye(4)
-        T_goal_box[2, 3] = above_foot / 2 - 0.002
+        T_goal_box[:3, 3] = [*aside[:2], above_foot / 2 - 0.002]
         self._scene.hold((wide, wide, above_foot), T_goal_box)
 
     def _withdraw(self) -> None:
         """Straight up from where the hand is, and back to where the arm was at the start."""
-        self._arm.grip(self._options.gripper.max_opening_m)
-        self._scene.set_opening(self._options.gripper.max_opening_m)
+        self._arm.grip(self._options.fingers.max_opening_m)
+        self._scene.set_opening(self._options.fingers.max_opening_m)
         up = self._scene.goal_pose(self._arm.joints())
         up[2, 3] += self._options.approach_m
         self._follow(

@@ -39,6 +39,9 @@ _CLOUD = "depth cloud"
 _HELD = "held thing"
 # Pinocchio's name for what nothing moves. An obstacle that hung on a link would be a part of that link.
 _ROOT = "universe"
+# Boxes are planned around as if they were so much larger on every side: trajectories are checked at samples, and
+# controllers interpolate between them in their own way.
+PADDING_M = 0.002
 _COLOUR = np.array([0.5, 0.5, 0.5, 1.0])
 # Wall clocks are for emergencies only: restarts and nodes are what ends a search.
 _IK_CLOCK_S = 2.0
@@ -425,7 +428,8 @@ def _has_shape(scene: core.Scene, link: str) -> bool:
 
 def _add_box(scene: core.Scene, robot: Robot, box: Box, T_root_base: np.ndarray) -> None:
     T_root_box = np.asfortranarray(T_root_base @ box.T_base_box)
-    scene.addBoxGeometry(box.name, _ROOT, core.Box(*box.size_m), T_root_box, _COLOUR)
+    size = [edge + 2 * PADDING_M for edge in box.size_m]
+    scene.addBoxGeometry(box.name, _ROOT, core.Box(*size), T_root_box, _COLOUR)
     _allow(scene, box.name, (robot.base, *box.may_touch))
 
 

@@ -63,8 +63,10 @@ class TableView:
         points = np.concatenate([xy * z, z], axis=-1) @ T[:3, :3].T + T[:3, 3]
         return np.where(np.isfinite(z), points, np.nan)
 
-    def pixel_of_thing_near(self, place_base_m: np.ndarray, within_m: float) -> tuple[float, float] | None:
-        """The middle pixel (u, v) of what stands nearest to a place on the level, if that is within reach of it."""
+    def thing_near(self, place_base_m: np.ndarray, within_m: float) -> np.ndarray | None:
+        """Points (N, 3) of what stands nearest to a place on the level, if that is within `within_m` of it.
+
+        One thing is what hangs together in the image without a step in depth."""
         points = self.points_base()
         standing = points[..., 2] > self.table_z_m + LOWEST_THING_M
         aside = np.hypot(points[..., 0] - place_base_m[0], points[..., 1] - place_base_m[1])
@@ -79,11 +81,8 @@ class TableView:
                 best = (distance, label)
         if best is None:
             return None
-        mask = labels == best[1]
-        top = points[..., 2] > np.nanpercentile(points[..., 2][mask], 90) - 0.012
-        rows, columns = np.nonzero(mask & top)
-        middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-        return float(columns[middle]), float(rows[middle])
+        thing: np.ndarray = points[labels == best[1]]
+        return thing
 
     def filled_share(self, centre_base_m: np.ndarray, radius_m: float, least_height_m: float) -> float:
         """Of the depth seen within a circle on the level: the share that rises above `least_height_m`; NaN when
