@@ -58,8 +58,7 @@ class PickOptions:
     boxes: tuple[Box, ...] = ()
     uses_wrist: bool = True
     hover_m: float = 0.14
-    approach_m: float = 0.09
-    lift_m: float = 0.12
+    approach_m: float = 0.10
     # Things that the fingers close to less than this are not there.
     least_width_m: float = 0.003
     voxel_m: float = 0.015
@@ -76,6 +75,8 @@ _ATTEMPTS_PER_GRASP = 6
 # A thing is looked for this far from where it was seen from afar, and its points count as its own this far out.
 _MOVED_M = 0.03
 _OWN_MARGIN_M = 0.012
+# Half the width of a thing whose outline cannot be told from afar.
+_UNKNOWN_REACH_M = 0.05
 
 
 @dataclass(eq=False)
@@ -161,7 +162,7 @@ class PickPlace:
         view = self._view(FAR)
         located = self._located(view, words)
         done.seen = (located,)
-        target = self._target(view, self._middle_of(located))
+        target = self._target(view, located)
         self._enter("plan", done)
         self._see(view, target)
         if self._options.uses_wrist and not dry_run:
@@ -182,7 +183,7 @@ class PickPlace:
                 f"the fingers closed to {1e3 * done.width_m:.1f} mm: nothing is between them",
             )
         self._enter("lift", done)
-        self._lift(target, done)
+        self._lift(plan.approach, done)
         self._enter("look_again", done)
         self._check_gone(target)
         return target
@@ -222,13 +223,10 @@ class PickPlace:
         assert failure is not None
         raise failure
 
-    def _lift(self, target: _Target, done: PickReport) -> None:
+    def _lift(self, approach: Trajectory, done: PickReport) -> None:
+        """Back the way that the hand came, which is known to be free."""
         self._scene.set_opening(done.width_m)
-        goal = self._scene.goal_pose(self._arm.joints())
-        goal[2, 3] += self._options.lift_m
-        self._follow(
-            plan_line(self._scene, self._arm.joints(), goal, self._reach(0.0, 0.0), may_touch_at_start=True)
-        )
+        self._follow(approach.reversed())
         held_m = self._arm.grip(0.0)
         if held_m < self._options.least_width_m:
             raise PointingError(
@@ -283,9 +281,8 @@ class PickPlace:
             view = self._view(FAR)
             located = self._located(view, place)
             done.place_seen = (located,)
-            on = self._target(view, self._middle_of(located))
-            middle = self._middle_of(located)
-            foot = np.array([*middle[:2], self._options.table_z_m + on.height_m + 0.01])
+            on = self._target(view, located)
+            foot = np.array([*on.middle_base[:2], self._options.table_z_m + on.height_m + 0.01])
         else:
             foot = np.array([*place[:2], max(float(place[2]), self._options.table_z_m) + 0.004])
         above_foot = float(done.grasp[2, 3]) - self._options.table_z_m
@@ -315,19 +312,21 @@ class PickPlace:
             raise PointingError(located.outcome.code, located.outcome.message)
         return located
 
-    def _middle_of(self, located: Located) -> np.ndarray:
-        """The thing's middle (3,) as far as it can be told from afar: of its footprint, else the point itself."""
+    def _target(self, view: TableView, located: Located) -> _Target:
+        """The thing as far as it can be told from afar: what stands within its footprint."""
         if located.grasp is not None:
-            return np.array(located.grasp.top_base_m)
-        return np.array(located.position_base_m)
-
-    def _target(self, view: TableView, middle: np.ndarray) -> _Target:
+            middle = np.array(located.grasp.top_base_m)
+            reach = float(np.hypot(located.grasp.footprint.width_m, located.grasp.footprint.length_m)) / 2
+        else:
+            middle, reach = np.array(located.position_base_m), _UNKNOWN_REACH_M
         own = view.thing_near(middle, _MOVED_M)
         if own is None:
             raise PointingError(
                 Code.NO_DEPTH, "nothing stands on the table where the model points; point at a thing"
             )
-        return _Target.of(own, self._options.table_z_m)
+        own = _within(own, middle, reach + _OWN_MARGIN_M)
+        height = float(np.percentile(own[:, 2], 98)) - self._options.table_z_m
+        return _Target(own, middle, height, 2 * reach)
 
     def _from_above(self, target: _Target, done: PickReport) -> tuple[TableView, _Target]:
         """The same thing, seen from the hand above it."""
@@ -350,6 +349,7 @@ class PickPlace:
         own = view.thing_near(target.middle_base, _MOVED_M)
         if own is None:
             raise PointingError(Code.GRASP_FAILED, "seen from above, it is not where it was: it was moved")
+        own = _within(own, target.middle_base, target.extent_m / 2 + _MOVED_M)
         refined = _Target.of(own, self._options.table_z_m)
         moved = float(np.hypot(*(refined.middle_base - target.middle_base)[:2]))
         done.notes.append(f"seen from above it is {1e3 * moved:.0f} mm from where it was seen from afar")
@@ -414,3 +414,9 @@ class PickPlace:
     def _withdraw_view(self) -> None:
         """With the thing in the hand, out of the camera's view."""
         self._follow(plan_joints(self._scene, self._arm.joints(), self._home, self._reach(0.0, 0.0)))
+
+
+def _within(points_N3: np.ndarray, middle: np.ndarray, radius_m: float) -> np.ndarray:
+    """Those of the points that lie so near to a middle on the level; all, if none does."""
+    inside = np.hypot(points_N3[:, 0] - middle[0], points_N3[:, 1] - middle[1]) < radius_m
+    return points_N3[inside] if inside.any() else points_N3

@@ -24,6 +24,7 @@ MOST_LIFT_M = 0.06
 #: What rises less than this above the table is the table.
 LOWEST_THING_M = 0.008
 _SMALLEST_THING_PX = 40
+_SPECK_M = 0.008
 # Pixels of the depth image that are looked at for obstacles: one in so many, both ways.
 _STRIDE = 2
 
@@ -72,16 +73,16 @@ class TableView:
         aside = np.hypot(points[..., 0] - place_base_m[0], points[..., 1] - place_base_m[1])
         near = standing & (aside < within_m + 0.1)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(near.astype(np.uint8), connectivity=4)
-        best: tuple[float, int] | None = None
-        for label in range(1, count):
-            if stats[label, cv2.CC_STAT_AREA] < _SMALLEST_THING_PX:
-                continue
-            distance = float(np.nanpercentile(aside[labels == label], 2))
-            if distance < within_m and (best is None or distance < best[0]):
-                best = (distance, label)
-        if best is None:
+        large = [n for n in range(1, count) if stats[n, cv2.CC_STAT_AREA] >= _SMALLEST_THING_PX]
+        distance = {n: float(np.nanpercentile(aside[labels == n], 2)) for n in large}
+        if not distance or min(distance.values()) > within_m:
             return None
-        thing: np.ndarray = points[labels == best[1]]
+        # A speck may lie nearer than the thing that it belongs to.
+        near_enough = min(distance.values()) + _SPECK_M
+        largest = max(
+            (n for n in large if distance[n] <= near_enough), key=lambda n: int(stats[n, cv2.CC_STAT_AREA])
+        )
+        thing: np.ndarray = points[labels == largest]
         return thing
 
     def filled_share(self, centre_base_m: np.ndarray, radius_m: float, least_height_m: float) -> float:
