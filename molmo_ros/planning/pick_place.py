@@ -314,12 +314,17 @@ class PickPlace:
 
     def _target(self, view: TableView, located: Located) -> _Target:
         """The thing as far as it can be told from afar: what stands within its footprint."""
+        middle, reach = np.array(located.position_base_m), _UNKNOWN_REACH_M
         if located.grasp is not None:
-            middle = np.array(located.grasp.top_base_m)
-            reach = float(np.hypot(located.grasp.footprint.width_m, located.grasp.footprint.length_m)) / 2
-        else:
-            middle, reach = np.array(located.position_base_m), _UNKNOWN_REACH_M
-        own = view.thing_near(middle, _MOVED_M)
+            footprint = located.grasp.footprint
+            top, half = (
+                np.array(located.grasp.top_base_m),
+                float(np.hypot(footprint.width_m, footprint.length_m)) / 2,
+            )
+            # A footprint that the point does not lie in is another thing's.
+            if np.hypot(*(top - middle)[:2]) < half + _OWN_MARGIN_M:
+                middle, reach = top, half
+        own = view.thing_near(middle, reach + _OWN_MARGIN_M)
         if own is None:
             raise PointingError(
                 Code.NO_DEPTH, "nothing stands on the table where the model points; point at a thing"
@@ -346,7 +351,7 @@ class PickPlace:
         )
         self._follow(plan.move)
         view = self._view(NEAR)
-        own = view.thing_near(target.middle_base, _MOVED_M)
+        own = view.thing_near(target.middle_base, target.extent_m / 2 + _MOVED_M)
         if own is None:
             raise PointingError(Code.GRASP_FAILED, "seen from above, it is not where it was: it was moved")
         own = _within(own, target.middle_base, target.extent_m / 2 + _MOVED_M)
