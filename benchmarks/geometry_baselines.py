@@ -59,5 +59,5 @@ def _window(
     row, column = round(v), round(u)
     top, left = max(row - radius, 0), max(column - radius, 0)
     window = depth_m[top : row + radius + 1, left : column + radius + 1]
-    rows, columns = np.indices(window.shape)
-    return window, columns + left - u, rows + top - v
+    rows, columns = np.indices(window.shape).astype(float)
+    return window, columns + (left - u), rows + (top - v)

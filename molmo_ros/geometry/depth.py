@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from molmo_ros.geometry.camera_model import CameraModel
@@ -19,6 +20,7 @@ from molmo_ros.geometry.depth_profile import D435, DepthProfile
 from molmo_ros.geometry.support_plane import SupportPlane
 from molmo_ros.geometry.surfaces import (
     LINK_M,
+    LINK_SIGMAS,
     SPECK_PIXELS,
     SPECK_SHARE,
     Choice,
@@ -46,8 +48,12 @@ DEPTH_PERCENTILES = (2.0, 98.0)
 EDGE_ON_SINE = 0.05
 # Pixels this many standard deviations off the surface are not it.
 OFF_SIGMAS = 3.0
+# A thin surface with this share of nearer and of farther neighbours is a step of one seen edge-on.
+STAIR_SHARE = 0.25
 # The grid of pixels cannot weigh places with a finer pointing than this; its result is scaled.
 LEAST_SIGMA_PX = 0.5
+# Side of the square in which a pixel without return finds what lies behind.
+HOLE_REACH = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +66,7 @@ class DepthSample:
     deviation of the surface's pixels about the fit, along the optical axis; `sigma_m`: standard error of
     `depth_m` for an exact pixel; `normal_cam`: unit normal towards the camera, camera frame, NaN when the
     surface is too small to show one; `pixels_used`: pixels of the surface. `rival_depth_m`: depth of another
-    surface that is as likely to be meant, NaN when there is none. `pointing_cov_cam`: covariance (3x3, m^2,
+    surface that may as well be meant, NaN when there is none. `pointing_cov_cam`: covariance (3x3, m^2,
     camera frame) of where the thing is because the pixel is uncertain, from all that may have been meant;
     NaN when `sigma_px` was 0.
     """
@@ -79,7 +85,7 @@ class DepthSample:
 
     @property
     def ambiguous(self) -> bool:
-        """Whether two surfaces are equally likely to be meant."""
+        """Whether two surfaces may be meant, and which of them cannot be told."""
         return bool(np.isfinite(self.rival_depth_m))
 
 
@@ -153,6 +159,7 @@ def _measured(
     thickness_px = _thickness_px(columns, rows) if z.size >= PLANE_PIXELS else 0.0
     if thickness_px < THINNEST_PX:
         surface = _flat_surface(z, nearness, profile, camera.fx)
+        _refuse_a_stair(around, choice.surface, surface)
     else:
         at_xy = camera.normalised([[choice.u, choice.v]])[0]
         xy = around.xy[rows, columns]
@@ -207,6 +214,20 @@ def _flat_surface(z: np.ndarray, nearness: np.ndarray, profile: DepthProfile, fo
     return _Surface(depth, spread, sigma, sigma, np.full(3, np.nan), np.array([0.0, 0.0, 1.0 / depth]))
 
 
+def _refuse_a_stair(around: Surroundings, thin: np.ndarray, surface: _Surface) -> None:
+    """A row of pixels between a nearer and a farther one is no thread but a step of a surface seen edge-on."""
+    beside = (cv2.dilate(thin.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~thin
+    z = around.depth_m[beside & np.isfinite(around.depth_m)]
+    step = max(LINK_M, LINK_SIGMAS * surface.noise_m)
+    nearer, farther = float((z < surface.depth_m - step).sum()), float((z > surface.depth_m + step).sum())
+    if min(nearer, farther) > STAIR_SHARE * np.count_nonzero(beside):
+        raise PointingError(
+            Code.AMBIGUOUS_DEPTH,
+            f"the surface at the point, some {surface.depth_m:.3f} m away, is seen edge-on; point at a side that "
+            "faces the camera more",
+        )
+
+
 def _fitted_surface(
     at_xy: np.ndarray,
     xy: np.ndarray,
@@ -258,22 +279,27 @@ def _pointing_cov_cam(
     """Second moment (3x3) of the places that may have been meant about the one that was answered.
 
     Every plausible pixel counts as the point makes it likely. A pixel of the chosen surface within its noise
-    is put onto the surface; the noise itself is in `sigma_m`.
+    is put onto the surface; the noise itself is in `sigma_m`. What gives no return may have been meant too: it
+    is mostly the side of a thing that one eye of the camera does not see, down to what lies behind it.
     """
     if sigma_px == 0:
         return np.full((3, 3), np.nan)
     weighed_px = max(around.sigma_px, LEAST_SIGMA_PX)
-    weight = np.where(choice.plausible, around.nearness(weighed_px), 0.0)
+    depth_m = np.nan_to_num(around.depth_m)
+    behind = cv2.dilate(depth_m, np.ones((HOLE_REACH, HOLE_REACH), np.uint8))
+    hole = (depth_m == 0) & (behind > 0)
+    weight = np.where(choice.plausible | hole, around.nearness(weighed_px), 0.0)
     likely = (weight > 1e-4 * weight.max()) & np.isfinite(around.xy[..., 0])
     rays = np.column_stack([around.xy[likely], np.ones(np.count_nonzero(likely))])
-    z = around.depth_m[likely]
+    z = np.where(hole, behind, depth_m)[likely]
     on_plane = 1.0 / np.maximum(rays @ surface.gradient, 1e-6)
     within_noise = choice.surface[likely] & (np.abs(z - on_plane) < OFF_SIGMAS * surface.noise_m)
     points = rays * np.where(within_noise, on_plane, z)[:, None]
     answer = np.array([*camera.normalised([[choice.u, choice.v]])[0], 1.0]) * surface.depth_m
     off = (points - answer) @ camera.R_cam_image.T
     cov: np.ndarray = (off * weight[likely][:, None]).T @ off / weight[likely].sum()
-    within_pixel = (surface.depth_m / camera.fx) ** 2 / 12 * np.eye(3)
+    across = camera.R_cam_image[:, :2]
+    within_pixel = (surface.depth_m / camera.fx) ** 2 / 12 * across @ across.T
     cut_off = 1.0 - weight.sum() / around.nearness(weighed_px).sum()
     return cov * (1.0 + cut_off) * (sigma_px / weighed_px) ** 2 + within_pixel
 

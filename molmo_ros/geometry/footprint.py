@@ -25,11 +25,15 @@ HYPOTHESES = 60
 CIRCLE_TOLERANCE_M = 0.003
 # A circle needs this share of the outline; less is a corner or a curved side.
 CIRCLE_SHARE = 0.5
+# A round thing shows at least this much of its way around, in so many sectors, and only a handle sticks out.
+LEAST_ARC = 0.5
+ARC_SECTORS = 16
+MOST_OVERHANG = 1.4
 LARGEST_RADIUS_M = 0.2
 SMALLEST_RADIUS_M = 0.004
 REFINEMENTS = 4
 # Misfits beyond this are equally bad: a handle, a neighbour.
-WORST_MISFIT_M = 0.01
+WORST_MISFIT_M = 0.004
 # The sides of a rectangle tell its direction, away from the corners and where they show so many points; by at
 # most this much (radians) from that of least area.
 SIDE_SHARE = 0.8
@@ -71,7 +75,13 @@ def footprint_of(points_N2: np.ndarray, pixel_u_m: np.ndarray, pixel_v_m: np.nda
         off_circle = np.abs(np.hypot(*(rim - middle).T) - radius)
         off_rectangle = _off_rectangle(rim @ axes.T, low, high)
         misfits = [np.minimum(off, WORST_MISFIT_M).mean() for off in (off_circle, off_rectangle)]
-        if (off_circle < CIRCLE_TOLERANCE_M).mean() > CIRCLE_SHARE and misfits[0] < 1.25 * misfits[1]:
+        on_circle = off_circle < CIRCLE_TOLERANCE_M
+        if (
+            on_circle.mean() > CIRCLE_SHARE
+            and misfits[0] < 1.25 * misfits[1]
+            and (high - low).max() < MOST_OVERHANG * 2.0 * radius
+            and _share_around(rim[on_circle] - middle) > LEAST_ARC
+        ):
             diameter = 2.0 * (radius + float(margin.mean()))
             return Footprint(middle, yaw, diameter, diameter, round=True)
     size = high - low + 2.0 * margin
@@ -117,7 +127,7 @@ def _extents(outline: np.ndarray, yaws: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _turn_of_sides(rim: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
     """How far the sides that the rim shows are turned from the axes: one slope fitted to all four."""
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-6)
     off = (rim - middle) / half
     covariance = variance = 0.0
     for axis, turn in ((0, -1.0), (1, 1.0)):
@@ -133,6 +143,12 @@ def _turn_of_sides(rim: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
                 covariance += turn * float(along @ across)
                 variance += float(along @ along)
     return float(np.clip(covariance / variance, -LARGEST_TURN, LARGEST_TURN)) if variance > 0 else 0.0
+
+
+def _share_around(off_middle: np.ndarray) -> float:
+    """Share of the directions around the origin in which there are points."""
+    turn = np.arctan2(off_middle[:, 1], off_middle[:, 0]) / (2 * np.pi) + 0.5
+    return len(np.unique((turn * ARC_SECTORS).astype(int) % ARC_SECTORS)) / ARC_SECTORS
 
 
 def _off_rectangle(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

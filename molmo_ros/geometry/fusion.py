@@ -87,9 +87,9 @@ def fuse(
             "or a transform is wrong; look again from one more place",
         )
     position, cov = _joined(positions[used], covs[used])
-    disagreement = float(
-        _distances2(positions[used], covs[used], position).sum() / max(3 * used.sum() - 3, 1)
-    )
+    degrees_of_freedom = 3 * int(used.sum()) - 3
+    off2 = float(_distances2(positions[used], covs[used], position).sum())
+    disagreement = off2 / degrees_of_freedom if degrees_of_freedom else 0.0
     if shared_cov_m2 is not None:
         shared = np.asarray(shared_cov_m2, dtype=float)
         _check_covariance("shared_cov_m2", shared)
@@ -98,42 +98,43 @@ def fuse(
 
 
 def _largest_agreement(positions_N3: np.ndarray, covs_N33: np.ndarray, gate: float) -> np.ndarray:
-    """Mask (N,) of the largest set whose members all agree with its joint estimate.
+    """Mask (N,) of the largest set whose members each agree with the joint estimate of the others.
 
-    Each observation proposes those that agree with it; a proposal is refined until it stays. Of equally large
-    ones the surest is taken.
+    Each observation proposes those that agree with it; of these the worst is dropped until all agree. Of
+    equally large sets the surest is taken.
     """
     best: tuple[int, float] = (0, 0.0)
     chosen = np.zeros(len(positions_N3), bool)
     for position, cov in zip(positions_N3, covs_N33, strict=True):
-        agree = _distances2(positions_N3, covs_N33 + cov, position) < gate
-        for _ in range(len(positions_N3)):
-            refined = _agreeing(positions_N3, covs_N33, agree, gate)
-            if not refined.any() or (refined == agree).all():
+        members = _distances2(positions_N3, covs_N33 + cov, position) < gate
+        while members.any():
+            off = _from_the_others(positions_N3, covs_N33, members)
+            worst = int(np.where(members, off, -1.0).argmax())
+            if off[worst] < gate:
                 break
-            agree = refined
-        _, joint_cov = _joined(positions_N3[agree], covs_N33[agree])
-        rank = int(agree.sum()), -float(np.trace(joint_cov))
+            members[worst] = False
+        joining = _from_the_others(positions_N3, covs_N33, members) < gate
+        members |= joining & (2 * members.sum() > len(members))
+        _, joint_cov = _joined(positions_N3[members], covs_N33[members])
+        rank = int(members.sum()), -float(np.trace(joint_cov))
         if not chosen.any() or rank > best:
-            best, chosen = rank, agree
+            best, chosen = rank, members
     return chosen
 
 
-def _agreeing(positions_N3: np.ndarray, covs_N33: np.ndarray, members: np.ndarray, gate: float) -> np.ndarray:
-    """Which observations (N,) agree with the joint estimate of the other members."""
+def _from_the_others(positions_N3: np.ndarray, covs_N33: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Squared Mahalanobis distance (N,) of each observation from the joint estimate of the other members."""
     informations = np.linalg.inv(covs_N33)
     weighted = np.einsum("nij,nj->ni", informations, positions_N3)
-    agree = np.zeros(len(positions_N3), bool)
-    for n in range(len(positions_N3)):
-        others = members.copy()
-        others[n] = False
-        if not others.any():
-            agree[n] = bool(members[n])
-            continue
-        cov = np.linalg.inv(informations[others].sum(axis=0))
-        off = positions_N3[n] - cov @ weighted[others].sum(axis=0)
-        agree[n] = off @ np.linalg.solve(covs_N33[n] + cov, off) < gate
-    return agree
+    of_members = np.where(members[:, None, None], informations, 0.0)
+    others = of_members.sum(axis=0) - of_members
+    told = np.where(members[:, None], weighted, 0.0)
+    told = told.sum(axis=0) - told
+    alone = ~(members.sum() - members > 0)
+    cov = np.linalg.inv(np.where(alone[:, None, None], np.eye(3), others))
+    off = positions_N3 - np.einsum("nij,nj->ni", cov, told)
+    distances = np.einsum("ni,ni->n", off, np.linalg.solve(covs_N33 + cov, off[..., None])[..., 0])
+    return np.where(alone, 0.0, distances)
 
 
 def _joined(positions_N3: np.ndarray, covs_N33: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

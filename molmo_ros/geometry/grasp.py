@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
+from scipy.special import ndtri
 
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth import DepthSample
@@ -36,7 +37,10 @@ from molmo_ros.outcome import Code, Outcome, PointingError
 SLAB_M = 0.009
 # The top is this many points down from the highest, which is a flying pixel.
 TOP_POINT = 10
+NEAR_TOP_SIGMAS = 3.0
 SMALLEST_SLAB = 12
+# Nothing further away from the middle is in a gripper's way.
+FURTHEST_M = 0.25
 # Less of the thing between the fingers than this is no hold.
 LEAST_HOLD_M = 0.004
 # A round thing is tried from so many sides.
@@ -166,27 +170,36 @@ def plan_grasp(
     view = _View(T_base_camera, _R_camera_plan(T_base_camera, support, sample, approach), camera)
     region = object_region(depth_m, camera, support, sample, profile=profile)
     own, others = view.plan(region.points_cam), view.plan(region.surroundings_cam)
-    descending = np.sort(own[:, 2])[::-1]
-    top_level = float(descending[min(TOP_POINT, len(descending) - 1)])
-    slab = own[own[:, 2] > min(top_level - SLAB_M, descending[min(SMALLEST_SLAB, len(descending)) - 1])]
+    sigma_z_m = float(profile.sigma_z_m(sample.depth_m, camera.fx))
+    noise_m = min(sample.spread_m, 1.5 * sigma_z_m)
+    top_level = _top_of(own[:, 2], noise_m)
+    slab = own[own[:, 2] > min(top_level - SLAB_M, _highest(own[:, 2], SMALLEST_SLAB))]
     steps = view.pixel_steps(np.median(slab, axis=0))
     footprint = footprint_of(slab[:, :2], *steps)
     middle = np.array([*footprint.centre, top_level])
-    sigma_z_m = float(profile.sigma_z_m(sample.depth_m, camera.fx))
     tip_level = _tip_level(view, middle, support, gripper)
     margin_m = 0.5 * float(np.linalg.norm(steps, axis=1).max())
 
-    closings = []
-    for yaw in _closings(footprint):
-        T_plan_closing = _closing_frame(yaw, middle)
-        own_here, others_here = (_in_frame(T_plan_closing, points) for points in (own, others))
-        opening = opening_needed_m(own_here, gripper, tip_level, margin_m)
-        boxes = finger_boxes(gripper, opening, tip_level, top_level)
-        hidden = [view.hidden_share(_from_frame(T_plan_closing, box), depth_m, sigma_z_m) for box in boxes]
-        room = GripperRoom(
-            opening, free_room_m(others_here, gripper, opening, tip_level), (hidden[0], hidden[1])
+    own = own[own[:, 2] > tip_level]
+    near = np.abs(others[:, :2] - middle[:2]).max(axis=1, initial=0.0) < FURTHEST_M
+    others = others[near & (others[:, 2] > tip_level)]
+    yaws = _closings(footprint)
+    frames = [_closing_frame(yaw, middle) for yaw in yaws]
+    openings = [opening_needed_m(_in_frame(T, own), gripper, tip_level, margin_m) for T in frames]
+    boxes = [
+        [_from_frame(T, box) for box in finger_boxes(gripper, opening, tip_level, top_level)]
+        for T, opening in zip(frames, openings, strict=True)
+    ]
+    hidden = view.hidden_shares(np.array(boxes), depth_m, sigma_z_m)
+    closings = [
+        (
+            yaw,
+            GripperRoom(
+                opening, free_room_m(_in_frame(T, others), gripper, opening, tip_level), (left, right)
+            ),
         )
-        closings.append((yaw, room))
+        for yaw, T, opening, (left, right) in zip(yaws, frames, openings, hidden.tolist(), strict=True)
+    ]
     grasps = _grasps(view, middle, tip_level, footprint, closings, gripper)
     plan_cov = np.diag([*(np.square(steps).sum(axis=0)), sigma_z_m**2])
     R_base_plan = T_base_camera[:3, :3] @ view.R_camera_plan
@@ -200,7 +213,7 @@ def plan_grasp(
         footprint=footprint,
         T_base_plan=T_base_plan,
         top_base_m=top_base,
-        height_m=float(np.sort(region.height_m)[::-1][min(TOP_POINT, len(descending) - 1)]),
+        height_m=_top_of(region.height_m, noise_m),
         position_cov_m2=R_base_plan @ plan_cov @ R_base_plan.T + mounting,
         grasps=grasps,
         outcome=_outcome(region, top_level - tip_level, grasps),
@@ -241,17 +254,39 @@ class _View:
         coordinates: np.ndarray = steps @ self.R_camera_plan[:, :2]
         return coordinates
 
-    def hidden_share(self, plan_N3: np.ndarray, depth_m: np.ndarray, sigma_z_m: float) -> float:
-        """Share of the points that lie behind something, off the image, or where there is no return."""
-        points = self.camera_points(plan_N3)
+    def hidden_shares(self, plan_CSN3: np.ndarray, depth_m: np.ndarray, sigma_z_m: float) -> np.ndarray:
+        """Share (C, S) of each set of N points that lies behind something, off the image, or where there is no
+        return.
+        """
+        points = self.camera_points(plan_CSN3.reshape(-1, 3))
         uv = self.camera.project(points)
         on_image = np.isfinite(uv).all(axis=1)
         pixels = np.rint(np.where(on_image[:, None], uv, -1)).astype(int)
         on_image &= ((pixels >= 0) & (pixels < [self.camera.width, self.camera.height])).all(axis=1)
         seen = np.zeros(len(points), bool)
         measured = depth_m[pixels[on_image, 1], pixels[on_image, 0]]
-        seen[on_image] = measured > points[on_image, 2] - HIDING_SIGMAS * sigma_z_m
-        return float(1.0 - seen.mean())
+        beyond = measured > points[on_image, 2] - HIDING_SIGMAS * sigma_z_m
+        seen[on_image] = beyond & np.isfinite(measured)
+        shares: np.ndarray = 1.0 - seen.reshape(plan_CSN3.shape[:3]).mean(axis=2)
+        return shares
+
+
+def _highest(levels: np.ndarray, rank: int) -> float:
+    """The level that `rank` others are above, or the lowest."""
+    at = len(levels) - 1 - min(rank, len(levels) - 1)
+    return float(np.partition(levels, at)[at])
+
+
+def _top_of(levels: np.ndarray, noise_m: float) -> float:
+    """Level of the top: a few points down from the highest, less what noise raises so high a point by.
+
+    Of the points near the top a known share is higher, and so high is that quantile of the noise.
+    """
+    high = _highest(levels, TOP_POINT)
+    rank = min(TOP_POINT, len(levels) - 1)
+    near = int(np.count_nonzero(levels > high - NEAR_TOP_SIGMAS * noise_m))
+    share = (rank + 0.5) / max(near, 2 * rank + 1)
+    return high - noise_m * float(ndtri(1.0 - share))
 
 
 def _R_camera_plan(

@@ -27,6 +27,8 @@ MOST_EXTENT_M = 0.32
 # Pieces smaller than this are flying pixels, and a thing smaller than this has no extent.
 SMALLEST_PIECE = 10
 SMALLEST_THING = 25
+# A pixel is no speck when so many of the 25 around it belong to things too.
+COMPANY_OF_25 = 9
 # Plan view: cells of this size, pieces touch within one cell, and the gap in a rim is at most this many.
 CELL_M = 0.003
 RIM_GAP_CELLS = 4
@@ -35,6 +37,10 @@ SAME_HEIGHT_M = 0.010
 TOUCHING_SHARE = 0.01
 TOUCHING_CELLS = 2
 MARGIN_CELLS = 6
+# Support is seen in a cell with so many pixels of it.
+SUPPORT_PIXELS = 2
+# Things side by side show this share of support in the strip between them, the parts of a rim less.
+SUPPORT_BETWEEN = 0.3
 _ALL_AROUND = np.ones((3, 3), np.uint8)
 
 
@@ -78,16 +84,17 @@ def object_region(
     height, standing = stands(window, xy, sigma_z, camera, support)
 
     blobs = cv2.connectedComponents(cv2.dilate(standing.astype(np.uint8), np.ones((5, 5), np.uint8)))[1]
-    blob = standing & (blobs == blobs[row - top, column - left])
-    if not standing[row - top, column - left]:
+    seat = _seat(standing, blobs, row - top, column - left)
+    if seat is None:
         raise PointingError(
             Code.NO_DEPTH,
             f"nothing stands on the support at pixel ({column}, {row}); point at a thing, or use the point "
             "itself as the goal",
         )
+    blob = standing & (blobs == blobs[seat])
     part = _bounding_slices(blob)
     pieces = connected(window[part], blob[part], link_step_m(sigma_z[part]), None)
-    seed = int(pieces[row - top - part[0].start, column - left - part[1].start])
+    seed = int(pieces[seat[0] - part[0].start, seat[1] - part[1].start])
     axes_23 = _plan_axes(support)
     plan = _PlanView.of(
         pieces, seed, height[part], _points_cam(window[part], xy[part], pieces > 0, camera) @ axes_23.T
@@ -107,6 +114,22 @@ def object_region(
         surroundings_cam=_points_cam(window, xy, _others(standing, thing, part), camera),
         cut_off=_reaches_the_edge(thing, part, window.shape),
     )
+
+
+def _seat(standing: np.ndarray, blobs: np.ndarray, row: int, column: int) -> tuple[int, int] | None:
+    """The pixel of a thing that a pixel belongs to: itself or, in the low middle of a bowl, the nearest around."""
+    if standing[row, column]:
+        return row, column
+    own = standing & (blobs == blobs[row, column])
+    if blobs[row, column] == 0:
+        hollow = cv2.connectedComponents((blobs == 0).astype(np.uint8), connectivity=4)[1]
+        hollow = hollow == hollow[row, column]
+        if hollow[0].any() or hollow[-1].any() or hollow[:, 0].any() or hollow[:, -1].any():
+            return None
+        own = standing
+    rows, columns = np.nonzero(own)
+    nearest = int(((rows - row) ** 2 + (columns - column) ** 2).argmin())
+    return int(rows[nearest]), int(columns[nearest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +180,12 @@ class _PlanView:
             added = [
                 piece
                 for piece in left
-                if self._reaches(piece, nearby if self._may_be_a_rim(piece, taken) else touching)
+                if self._reaches(piece, touching)
+                or (
+                    self._may_be_a_rim(piece, taken)
+                    and self._reaches(piece, nearby)
+                    and not self._support_between(piece, grid, free)
+                )
             ]
             if not added:
                 return taken
@@ -175,6 +203,14 @@ class _PlanView:
         within = int(np.count_nonzero(ground[rows, columns]))
         return within >= max(TOUCHING_CELLS, TOUCHING_SHARE * len(rows))
 
+    def _support_between(self, piece: int, grid: np.ndarray, free: np.ndarray) -> bool:
+        """Whether the strip between a piece and what is taken shows much support: two things side by side."""
+        own = np.zeros_like(grid)
+        self._paint(own, piece)
+        wide = np.ones((2 * RIM_GAP_CELLS - 1,) * 2, np.uint8)
+        strip = (cv2.dilate(own, wide) & cv2.dilate(grid, wide)) > (own | grid)
+        return bool(strip.any() and (free[strip] == 0).mean() > SUPPORT_BETWEEN)
+
     def _may_be_a_rim(self, piece: int, taken: list[int]) -> bool:
         """Same height, or one lies around the other in plan view."""
         if any(abs(self.top_m[piece] - self.top_m[other]) < SAME_HEIGHT_M for other in taken):
@@ -183,12 +219,12 @@ class _PlanView:
         return _surrounds(self.cells[piece], others) or _surrounds(others, self.cells[piece])
 
     def _free_of_support(self, support_plan_m: np.ndarray) -> np.ndarray:
-        """1 in cells in which no support is seen; single cells of it are noise."""
+        """1 in cells in which no support is seen; a single pixel of it is noise, a single missing cell too."""
         cell = np.floor(support_plan_m / CELL_M).astype(np.int64) - self.first_cell
         cell = cell[((cell >= 0) & (cell < self.shape)).all(axis=1)]
-        seen = np.zeros(self.shape, np.uint8)
-        seen[cell[:, 0], cell[:, 1]] = 1
-        free: np.ndarray = 1 - cv2.erode(seen, _ALL_AROUND)
+        counts = np.bincount(cell @ [self.shape[1], 1], minlength=self.shape[0] * self.shape[1])
+        seen = (counts.reshape(self.shape) >= SUPPORT_PIXELS).astype(np.uint8)
+        free: np.ndarray = 1 - cv2.morphologyEx(seen, cv2.MORPH_CLOSE, _ALL_AROUND)
         return free
 
 
@@ -209,20 +245,22 @@ def _plan_axes(support: SupportPlane) -> np.ndarray:
 
 def _points_cam(depth_m: np.ndarray, xy: np.ndarray, chosen: np.ndarray, camera: CameraModel) -> np.ndarray:
     """Points (N, 3) of the chosen pixels (h, w)."""
-    z = depth_m[chosen].astype(float)
-    rays = np.column_stack([xy[chosen], np.ones(len(z))])
-    points: np.ndarray = (rays * z[:, None]) @ camera.R_cam_image.T + camera.ray_origin_cam
-    return points
+    at = np.flatnonzero(chosen)
+    points: np.ndarray = np.empty((len(at), 3))
+    points[:, 2] = depth_m.ravel()[at]
+    np.multiply(xy.reshape(-1, 2)[at], points[:, 2:], out=points[:, :2])
+    if camera.rectified:  # no turn, and where rays start only a shift
+        points += camera.ray_origin_cam
+        return points
+    return points @ camera.R_cam_image.T + camera.ray_origin_cam
 
 
 def _others(standing: np.ndarray, thing: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
     """What stands and is not the thing, without the specks around its outline."""
     others = standing.astype(np.uint8)
     others[part][thing] = 0
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(others, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_THING
-    large[0] = False
-    mask: np.ndarray = large[labels]
+    neighbours = cv2.boxFilter(others, -1, (5, 5), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    mask: np.ndarray = (others > 0) & (neighbours >= COMPANY_OF_25)
     return mask
 
 

@@ -191,8 +191,7 @@ class _QuickLens:
     def pixels(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (N,) of undistorted directions."""
         r2 = x * x + y * y
-        entry = np.minimum(r2 * self._entries_per_r2, np.float32(LENS_ENTRIES)).astype(np.intp)
-        gain = self._gain[entry]
+        gain = self._gain.take((r2 * self._entries_per_r2).astype(np.intp), mode="clip")
         bent_x, bent_y = x * gain, y * gain
         p1, p2, s1, s2, s3, s4 = (np.float32(value) for value in self._off_axis)
         if p1 or p2:

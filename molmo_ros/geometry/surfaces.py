@@ -5,8 +5,9 @@ Where the support plane (the table) is known, what stands on it is cut from it, 
 a thing's foot.
 
 Things are what is pointed at, and pointing errs by pixels. So a point on the table just beside a thing meant
-the thing; and where another thing covers more of the places that may have been meant than the one at the
-point does, nobody can tell which it was.
+the thing. Of a thing near the point that place is answered whose depth most of what may have been meant agrees
+with: always a place on one surface, never a mean of two. And where too much of what may have been meant lies on
+another surface, nearer or farther, nobody can tell which it was.
 """
 
 from __future__ import annotations
@@ -40,6 +41,15 @@ NEXT_PIXEL = 1.5
 BESIDE = 3.0
 # Surfaces that differ by less than this are as good as one for a robot.
 SAME_DEPTH_M = 0.02
+# Pointing hits a pixel or the next for sure when it errs by less than this; then the answer stays at the point.
+SURE_SIGMA_PX = 1.0
+# `sigma_px` is per axis; a point that is off by that much in all is likelier nearer by this factor per axis.
+PER_AXIS = 0.7
+LEAST_LIKELY_PX = 0.4
+# A place that is one sigma further away must agree with this much more of what may have been meant.
+WAY_COST = 0.05
+# Another surface that holds this share of what may have been meant makes a point ambiguous.
+RIVAL_SHARE = 0.10
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +100,7 @@ class Choice:
     the pixel (`u`, `v`) that the point stands for.
 
     `plausible` (h, w): pixels of all surfaces that may have been meant. `rival_depth_m`: mean depth of
-    another thing that is as likely as this one, NaN when there is none.
+    another surface that may as well be meant, NaN when there is none.
     """
 
     surface: np.ndarray
@@ -149,12 +159,14 @@ def choose(around: Surroundings) -> Choice:
             at, distance, furthest = thing, to_thing, to_thing
     if at is None or distance > furthest:
         raise PointingError(Code.NO_DEPTH, _nothing_there(around))
-    surface = around.labels == around.labels[at]
-    plausible, rival_depth_m = _alternatives(around, at)
+    plausible = _of_its_kind(around, at)
+    seat = at if around.sigma_px < SURE_SIGMA_PX else _most_agreed(around, plausible, at)
+    surface = around.labels == around.labels[seat]
     bridged = not solid[own] and _encloses(surface, own)
-    pixel = at[0] + around.top, at[1] + around.left
-    u, v = (around.u, around.v) if distance <= NEXT_PIXEL or bridged else (float(pixel[1]), float(pixel[0]))
-    return Choice(surface, pixel, u, v, plausible, rival_depth_m)
+    stays = seat == at and (distance <= NEXT_PIXEL or bridged)
+    pixel = seat[0] + around.top, seat[1] + around.left
+    u, v = (around.u, around.v) if stays else (float(pixel[1]), float(pixel[0]))
+    return Choice(surface, pixel, u, v, plausible, _rival_depth_m(around, plausible, seat))
 
 
 def stands(
@@ -215,30 +227,62 @@ def _refuse_a_speck_in_front(around: Surroundings, own: tuple[int, int], solid: 
         )
 
 
-def _alternatives(around: Surroundings, at: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """The mask of all surfaces that may be meant, and the depth of one that is as likely as the chosen.
+def _of_its_kind(around: Surroundings, at: tuple[int, int]) -> np.ndarray:
+    """The mask of all surfaces that may be meant when the one at a pixel is.
 
-    With a known support these are all things when a thing is chosen. Without, they are the chosen surface and
-    those before it: a thing is not mistaken for its background, but what looks like background may be a miss.
+    With a known support these are all things when a thing is. Without, they are the surface itself and those
+    before it: a thing is not mistaken for its background, but what looks like background may be a miss.
     """
-    labels = around.labels
+    labels, chosen = around.labels, int(around.labels[at])
     count = int(labels.max()) + 1
-    weight = around.nearness(max(around.sigma_px, OWN_PIXEL)).ravel()
-    support = np.bincount(labels.ravel(), weight, count)
-    total = np.bincount(labels.ravel(), weight * np.nan_to_num(around.depth_m.ravel()), count)
-    mean_depth = total / np.maximum(support, 1e-300)
-    chosen = int(labels[at])
+    of_its_kind = np.zeros(count, bool)
     if around.standing is not None:
-        of_its_kind = np.zeros(count, bool)
         of_its_kind[labels[around.standing == around.standing[at]]] = True
     else:
+        pixels = np.bincount(labels.ravel(), minlength=count)
+        total = np.bincount(labels.ravel(), np.nan_to_num(around.depth_m.ravel()), count)
+        mean_depth = total / np.maximum(pixels, 1)
         of_its_kind = mean_depth < mean_depth[chosen] + SAME_DEPTH_M
     of_its_kind[0] = False
     of_its_kind[chosen] = True
-    rivals = of_its_kind & (np.abs(mean_depth - mean_depth[chosen]) > SAME_DEPTH_M)
-    rivals &= (support >= support[chosen]) & (around.sigma_px > 0)
-    rival = int(np.where(rivals, support, -1.0).argmax())
-    return of_its_kind[labels], float(mean_depth[rival]) if rivals.any() else np.nan
+    mask: np.ndarray = of_its_kind[labels]
+    return mask
+
+
+def _likely(around: Surroundings, plausible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of the pixels that may have been meant, and how likely each is (sums to 1)."""
+    weight = around.nearness(max(PER_AXIS * around.sigma_px, LEAST_LIKELY_PX))
+    weight = np.where(plausible, weight, 0.0).ravel()
+    among = np.flatnonzero(weight > 1e-4 * weight.max())
+    return among, weight[among] / weight[among].sum()
+
+
+def _most_agreed(around: Surroundings, plausible: np.ndarray, at: tuple[int, int]) -> tuple[int, int]:
+    """The pixel whose depth most of what may have been meant agrees with, preferring near ones to the point."""
+    among, likely = _likely(around, plausible)
+    z = around.depth_m.ravel()[among]
+    order = np.argsort(z)
+    sorted_z, total = z[order], np.concatenate([[0.0], np.cumsum(likely[order])])
+    first = np.searchsorted(sorted_z, z - SAME_DEPTH_M)
+    agreed = total[np.searchsorted(sorted_z, z + SAME_DEPTH_M)] - total[first]
+    agreed -= WAY_COST * around.distance_px.ravel()[among] / around.sigma_px
+    best = int(among[agreed.argmax()])
+    here = np.flatnonzero(among == at[0] * around.labels.shape[1] + at[1])
+    if here.size and agreed[here[0]] >= agreed.max() - 1e-9:
+        return at
+    row, column = divmod(best, around.labels.shape[1])
+    return row, column
+
+
+def _rival_depth_m(around: Surroundings, plausible: np.ndarray, at: tuple[int, int]) -> float:
+    """Mean depth of what may have been meant on other surfaces than that at a pixel, where it is too much."""
+    if around.sigma_px == 0:
+        return float("nan")
+    among, likely = _likely(around, plausible)
+    z, labels = around.depth_m.ravel()[among], around.labels.ravel()[among]
+    other = (labels != around.labels[at]) & (np.abs(z - around.depth_m[at]) > SAME_DEPTH_M)
+    share = float(likely[other].sum())
+    return float(likely[other] @ z[other]) / share if share > RIVAL_SHARE else float("nan")
 
 
 def _encloses(surface: np.ndarray, pixel: tuple[int, int]) -> bool:

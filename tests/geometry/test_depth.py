@@ -177,3 +177,22 @@ def test_a_pixel_beyond_the_lens_is_refused() -> None:
     with pytest.raises(PointingError, match="folds over") as caught:
         depth_at(np.ones((480, 640), np.float32), camera, 2, 2)
     assert caught.value.outcome.code == Code.BAD_CAMERA_INFO
+
+
+@pytest.mark.parametrize(
+    ("depth", "said"),
+    [
+        (np.ones((480, 600), np.float32), "600x480 but the camera model is of 640x480"),
+        (np.ones((480, 640), np.uint16), "of uint16; needs HxW float32 metres"),
+        (np.ones((480, 640, 1), np.float32), "needs HxW float32 metres"),
+        (np.ones(480, np.float32), "needs HxW float32 metres"),
+        ([[1.0]], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_depth_image_of_the_camera_is_refused(
+    camera: CameraModel, depth: object, said: str
+) -> None:
+    with pytest.raises(PointingError, match=said) as caught:
+        depth_at(depth, camera, 320, 240)  # type: ignore[arg-type]
+    assert caught.value.outcome.code == Code.BAD_IMAGE

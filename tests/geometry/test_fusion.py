@@ -76,8 +76,9 @@ def test_a_view_of_something_else_is_left_out(at: int) -> None:
     for _ in range(50):
         seen = views(5, rng)
         seen.insert(at, Observation(TRUTH + rng.normal(0, 1, 3) * 0.02 + [0.08, 0, 0], cov_of_a_view(rng)))
-        fused = fuse(seen, gate_probability=0.9999)
-        assert [n for n, used in enumerate(fused.used) if not used] == [at]
+        fused = fuse(seen)
+        assert not fused.used[at]
+        assert sum(fused.used) >= 4, "an agreeing view goes once in a thousand times"
         assert np.linalg.norm(fused.position_m - TRUTH) < 0.012
 
 

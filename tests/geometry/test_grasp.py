@@ -189,7 +189,7 @@ def test_noise_leaves_millimetres(camera: CameraModel, noise: str) -> None:
     plan = planned(camera, [CEREAL, Box(0.42, 0.12, 0.9, (0.05, 0.05, 0.1))], noise=noise)
     assert plan.footprint.width_m == pytest.approx(0.03, abs=0.006)
     np.testing.assert_allclose(plan.top_base_m, [0.5, 0.0, 0.08], atol=0.008)
-    assert turn_between(plan.footprint.yaw_rad, CEREAL.yaw_rad + np.pi / 2) < np.radians(6)
+    assert turn_between(plan.grasps[0].yaw_rad, CEREAL.yaw_rad + np.pi / 2) < np.radians(6)
 
 
 def test_a_moved_plan_is_the_same_in_the_world(camera: CameraModel) -> None:

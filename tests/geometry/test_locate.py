@@ -3,6 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from box_scenes import Box, depth_of_boxes, pose_looking_at
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from molmo_ros.geometry import (
@@ -13,11 +15,13 @@ from molmo_ros.geometry import (
     Gripper,
     Limits,
     PlanePrior,
+    SupportPlane,
     fit_support_plane,
     inverse,
     locate,
     transform,
 )
+from molmo_ros.geometry.pose import check_rigid
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.sim.depth_noise import noisy_depth
@@ -318,3 +322,46 @@ def test_among_things_the_covariance_holds_the_truth_as_often_as_it_says(
             trials += 1
     assert trials > 320
     assert 0.90 <= inside / trials <= 0.99
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), sigma_px=st.sampled_from([0.0, 0.3, 1.0, 3.0, 12.0, float("nan")]))
+def test_whatever_the_depth_image_holds_the_answer_is_whole_or_refused(seed: int, sigma_px: float) -> None:
+    rng = np.random.default_rng(seed)
+    small = CameraModel.from_info(width=96, height=72, k=[90, 0, 47, 0, 90, 36, 0, 0, 1], rectified=True)
+    T = pose_looking_at([0.95, 0.05, 0.6], [0.5, 0.0, 0.0])
+    boxes = [
+        Box(
+            rng.uniform(0.3, 0.7),
+            rng.uniform(-0.2, 0.2),
+            rng.uniform(0, 3),
+            tuple(rng.uniform(0.005, 0.2, 3)),
+        )
+        for _ in range(rng.integers(0, 5))
+    ]
+    depth = depth_of_boxes(small, T, boxes)
+    depth += rng.normal(0, rng.choice([0.0, 0.001, 0.02]), depth.shape).astype(np.float32)
+    for _ in range(rng.integers(0, 6)):
+        top, left = rng.integers(0, 72), rng.integers(0, 96)
+        junk = rng.choice([np.nan, 0.0, np.inf, -1.0, 0.3, 2.0])
+        depth[top : top + rng.integers(1, 40), left : left + rng.integers(1, 40)] = junk
+    garbage = rng.random(depth.shape) < rng.choice([0.0, 0.05, 0.5])
+    depth[garbage] = rng.uniform(0.1, 3.0, np.count_nonzero(garbage))
+    support = SupportPlane(inverse(T)[:3, 2], float(inverse(T)[:3, 2] @ inverse(T)[:3, 3]), 0.001, 0.5)
+    view = frame(small, depth)
+    for approach in ("top_down", "surface_normal"):
+        for plane in (None, support):
+            u, v = rng.uniform(-0.5, 95.5), rng.uniform(-0.5, 71.5)
+            located = locate(
+                view, point(u, v, sigma_px), T, support=plane, gripper=Gripper(), approach=approach
+            )
+            if not located.outcome.ok:
+                assert located.outcome.message
+                continue
+            for known in (located.position_base_m, located.position_cov_m2, located.T_base_target):
+                assert np.isfinite(known).all()
+            assert np.linalg.eigvalsh(located.position_cov_m2)[0] >= -1e-15
+            check_rigid("T_base_target", located.T_base_target)
+            for grasp in located.grasp.grasps if located.grasp else ():
+                check_rigid("T_base_grasp", grasp.T_base_grasp)
+                assert np.isfinite([grasp.width_m, grasp.opening_m, *grasp.room.room_m]).all()

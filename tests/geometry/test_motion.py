@@ -23,6 +23,7 @@ from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros.pointing.point import Point2D
 
 NO_DRIFT = MotionError(0.0, 0.0, 0.0)
+FIXED_POSES = ("T_fixed_base_then", "T_fixed_base_now")
 
 
 def pose(x: float, y: float, yaw: float) -> np.ndarray:
@@ -149,11 +150,11 @@ def test_what_was_refused_stays_refused(located: Located) -> None:
     assert carried(lost, pose(0, 0, 0), pose(1, 0, 0), NO_DRIFT) is lost
 
 
-@pytest.mark.parametrize("bad", ["T_fixed_base_then", "T_fixed_base_now"])
+@pytest.mark.parametrize("bad", FIXED_POSES)
 def test_a_pose_that_is_not_rigid_is_named(located: Located, bad: str) -> None:
-    poses = {"T_fixed_base_then": np.eye(4), "T_fixed_base_now": np.eye(4)} | {bad: np.diag([1, 2, 1, 1.0])}
+    then, now = (np.diag([1, 2, 1, 1.0]) if bad == name else np.eye(4) for name in FIXED_POSES)
     with pytest.raises(PointingError, match=f"{bad} is not rigid") as caught:
-        carried(located, **poses, error=NO_DRIFT)
+        carried(located, then, now, NO_DRIFT)
     assert caught.value.outcome.code == Code.TF_UNAVAILABLE
 
 

@@ -118,7 +118,8 @@ def test_a_wall_is_where_it_is_in_every_pixel_of_any_camera(
     depth_camera = pinhole(160, 120, 130)
     d = [rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1), 0.001, -0.001, 0.0] if distorted else ()
     color_camera = pinhole(round(160 * finer), round(120 * finer), 150 * finer, d=d)
-    T = beside(shift, *rng.uniform(-0.03, 0.03, 2), turn=tuple(rng.uniform(-0.05, 0.05, 3)))
+    T = beside(shift, rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03))
+    T[:3, :3] = Rotation.from_rotvec(rng.uniform(-0.05, 0.05, 3)).as_matrix()
     normal = np.array([*rng.uniform(-0.5, 0.5, 2), -1.0])
     depth = wall_depth(depth_camera, normal, -1.2)
     normal_color = T[:3, :3] @ normal
@@ -130,7 +131,8 @@ def test_a_wall_is_where_it_is_in_every_pixel_of_any_camera(
     ]
     assert np.isfinite(registered[middle]).all(), "no holes on a wall"
     assert np.abs(registered[middle] / exact[middle] - 1).max() < 0.02
-    assert abs(np.mean(registered[middle] / exact[middle] - 1)) < 0.003
+    # of the patches on one pixel the nearest wins: a coarser image is a little nearer
+    assert -0.012 < np.mean(registered[middle] / exact[middle] - 1) < 0.003
 
 
 def test_without_filling_a_finer_image_has_holes() -> None:

@@ -110,8 +110,8 @@ def test_noise_without_a_surface_has_no_plane(camera: CameraModel) -> None:
 def test_a_table_seen_edge_on_is_ambiguous(camera: CameraModel) -> None:
     T = pose_looking_at([2.0, 0.0, 0.02], [0.0, 0.0, 0.0])
     depth = depth_of_boxes(camera, T, [])
-    depth[:250] = np.nan
-    depth[280:] = np.nan
+    depth[:240] = np.nan
+    depth[262:] = np.nan
     with pytest.raises(PointingError, match="edge-on") as caught:
         fit_support_plane(depth, camera, PlanePrior.from_gravity(T))
     assert caught.value.outcome.code == Code.AMBIGUOUS_DEPTH
