@@ -12,7 +12,7 @@ once more after a fresh look. Nothing moves without a checked plan, and a stop i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -72,6 +72,7 @@ class PickOptions:
 # Ways to close that are planned to, best first, and postures tried for each.
 _MOST_GRASPS = 10
 _ATTEMPTS_PER_GRASP = 6
+_PLACE_ATTEMPTS = 48
 # A thing is looked for this far from where it was seen from afar, and its points count as its own this far out.
 _MOVED_M = 0.03
 _OWN_MARGIN_M = 0.012
@@ -261,7 +262,7 @@ class PickPlace:
                 self._scene,
                 self._arm.joints(),
                 goals,
-                self._reach(self._options.approach_m, 0.0),
+                replace(self._reach(self._options.approach_m, 0.0, _PLACE_ATTEMPTS), half_turns=False),
                 cancelled=lambda: bool(self._stop()),
             )
             self._follow(plan.move)

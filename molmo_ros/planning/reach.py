@@ -33,7 +33,8 @@ class ReachOptions:
     `approach_m`, `retreat_m`: lengths of the straight parts, 0 = none. `speed_scale` (0..1]: share of the joints'
     limits of speed and acceleration; `approach_speed_m_s` of the tool on straight parts, times `speed_scale`.
     `attempts`: how many postures before the goals are tried. `budget_s`: checked between the stages; the caps of
-    the scene end each stage.
+    the scene end each stage. `half_turns`: a symmetric gripper may come turned by half a turn about the approach;
+    not so when it holds something beside its middle.
     """
 
     approach_m: float = 0.10
@@ -43,6 +44,7 @@ class ReachOptions:
     attempts: int = 24
     budget_s: float = 10.0
     seed: int = 0
+    half_turns: bool = True
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.approach_m <= 1.0 and 0.0 <= self.retreat_m <= 1.0):
@@ -171,10 +173,11 @@ class _Reach:
         self._began_s = time.monotonic()
         scene.set_seed(options.seed)
         self._start = _checked_start(scene, start)
+        turns = scene.robot.symmetric and options.half_turns
         self._poses = [
             (index, pose)
             for index, goal in enumerate(goals)
-            for pose in ([goal, goal @ _HALF_TURN] if scene.robot.symmetric else [goal])
+            for pose in ([goal, goal @ _HALF_TURN] if turns else [goal])
         ]
         self._rng = np.random.default_rng(options.seed)
         self._faults: Counter[Code] = Counter()
