@@ -169,13 +169,13 @@ class PickPlace:
         if self._options.uses_wrist and not dry_run:
             view, target = self._from_above(target, done)
         plan, grasp = self._planned_grasp(view, target)
-        done.grasp = grasp.T_base_grasp
+        assert plan.approach is not None
+        done.grasp = self._scene.goal_pose(plan.approach.positions[-1])  # perhaps turned by half a turn
         if dry_run:
             return target
         self._enter("pick", done)
         self._arm.grip(grasp.opening_m)
         self._follow(plan.move)
-        assert plan.approach is not None
         self._follow(plan.approach)
         done.width_m = self._arm.grip(0.0)
         if done.width_m < self._options.least_width_m:
