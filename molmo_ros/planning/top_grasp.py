@@ -111,7 +111,8 @@ class _Heights:
     def _cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(invalid="ignore"):
             cells = np.floor((points[:, :2] - self._origin) / CELL_M)
-        inside: np.ndarray = ((cells >= 0) & (cells < self._count)).all(axis=1)
+        inside = np.logical_and(cells >= 0, cells < self._count)
+        inside = np.asarray(np.all(inside, axis=1))
         return np.where(inside[:, None], cells, 0).astype(int), inside
 
     def strip(

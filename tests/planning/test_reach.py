@@ -217,7 +217,7 @@ def test_bad_requests_are_refused(fr3: RoboplanScene, ready: np.ndarray) -> None
         {"retreat_m": float("nan")},
     ):
         with pytest.raises(PointingError):
-            ReachOptions(**bad)
+            ReachOptions(**bad)  # type: ignore[arg-type]
 
 
 def test_a_motion_to_a_posture_is_checked(fr3: RoboplanScene, ready: np.ndarray) -> None:
