@@ -238,7 +238,11 @@ class _Reach:
         if path is None:
             self._note(Code.PLANNING_FAILED, _no_way(scene))
             return None
-        move = scene.timed(path, options.speed_scale)
+        try:
+            move = scene.timed(path, options.speed_scale)
+        except PointingError as error:
+            self._note(error.outcome.code, error.outcome.message)
+            return None
         fault = _fault(scene, move)
         if fault:
             self._note(fault.outcome.code, fault.outcome.message)

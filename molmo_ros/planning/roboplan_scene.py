@@ -256,7 +256,10 @@ class RoboplanScene:
         return self._shortcutter.shortcut(path) if len(path.positions) > 2 else path
 
     def timed(self, path: core.JointPath, speed_scale: float) -> Trajectory:
-        """The fastest trajectory along a path within `speed_scale` of the limits."""
+        """The fastest trajectory along a path within `speed_scale` of the limits.
+
+        Raises PointingError(PLANNING_FAILED) for the rare path that TOPP-RA finds no speeds for.
+        """
         options = toppra.TOPPRAOptions(
             dt=STEP_S,
             mode=toppra.SplineFittingMode.LinearBlend,
@@ -264,7 +267,13 @@ class RoboplanScene:
             acceleration_scale=speed_scale,
             max_blend_deviation=0.02,
         )
-        return self._within_limits(self._retimer.generate(path, options), speed_scale)
+        try:
+            found = self._retimer.generate(path, options)
+        except RuntimeError as error:
+            raise PointingError(
+                Code.PLANNING_FAILED, f"a way was found, but no speeds along it: {error}"
+            ) from error
+        return self._within_limits(found, speed_scale)
 
     def straight(
         self, start: np.ndarray, T_base_goals: Sequence[np.ndarray], speed_m_s: float, speed_scale: float
