@@ -28,6 +28,7 @@ setup(
             "share/molmo_ros/config",
             sorted(glob("config/*.yaml") + glob("config/*.xml") + glob("config/*.rviz")),
         ),
+        ("share/molmo_ros/config/robots", sorted(glob("config/robots/*.yaml"))),
     ],
     install_requires=[
         "torch>=2.4",
@@ -43,7 +44,7 @@ setup(
     ],
     extras_require={
         "sim": SIM,
-        "planning": ["roboplan>=0.7,<0.8"],
+        "planning": ["roboplan>=0.7,<0.8", "xacro"],
         "remote": ["httpx2>=2,<3"],
         "serving": ["ray[serve]>=2.40"],
         "training": TRAINING,
@@ -54,6 +55,7 @@ setup(
     entry_points={
         "console_scripts": [
             "pointing_node = molmo_ros.nodes.pointing_node:main",
+            "planner_node = molmo_ros.nodes.planner_node:main",
             "tabletop_sim = molmo_ros.nodes.tabletop_sim:main",
             "molmo_ros = molmo_ros.cli:main",
         ],

@@ -9,8 +9,11 @@ Publishes (names relative to the node's namespace)
     ~/truth, ~/truth_ids        what really stands there, latched, once per scene; for tests and demo only
 Serves
     ~/reset_scene               ResetScene.srv; answers when the new scene's first frame is out
+With the parameter arm: fr3 also
+    joint_trajectory_controller/follow_joint_trajectory, gripper_controller/gripper_cmd (see arm_server)
+    wrist_camera/...            a second camera, on the hand
 
-Everything of one instant carries one stamp. All work happens on one thread, which the GL context needs
+Everything of one instant carries one stamp. All drawing happens on one thread, which the GL context needs
 anyway: a frame takes some 15 ms, so the service never waits long.
 """
 
@@ -19,11 +22,12 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
@@ -49,6 +53,9 @@ from molmo_ros.sim.truth import scene_truth
 from molmo_ros_interfaces.msg import SceneTruth
 from molmo_ros_interfaces.srv import ResetScene
 
+if TYPE_CHECKING:
+    from molmo_ros.sim.arm import ArmModel
+
 # Reliable serves best-effort subscribers too. The profile in config/fastdds_large_images.xml keeps it
 # lossless.
 IMAGE_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -63,6 +70,7 @@ class TabletopSim(Node):
     def __init__(self, **node_options: Any) -> None:
         super().__init__("tabletop_sim", **node_options)
         # Imported here: the import itself needs MuJoCo and a GL driver.
+        from molmo_ros.nodes.moving_arm import MovingArm
         from molmo_ros.sim.tabletop import TabletopScene
 
         self._declare_parameters()
@@ -74,12 +82,14 @@ class TabletopSim(Node):
             raise ValueError(f"depth_noise is '{self._depth_noise}'; valid are {', '.join(NOISES)}")
         recipe = SceneRecipe(objects=(self._whole("min_objects"), self._whole("max_objects")))
         self._size = (self._whole("width"), self._whole("height"))
-        self._tabletop = TabletopScene(self._size, recipe, samples=self._whole("antialiasing"))
+        arm = _arm_model(self._text("arm"))
+        self._tabletop = TabletopScene(self._size, recipe, self._whole("antialiasing"), arm)
         self._color = self.create_publisher(Image, "camera/color/image_raw", IMAGE_QOS)
         self._depth = self.create_publisher(Image, "camera/depth/image_rect", IMAGE_QOS)
         self._color_info = self.create_publisher(CameraInfo, "camera/color/camera_info", IMAGE_QOS)
         self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", IMAGE_QOS)
-        self._joints = self.create_publisher(JointState, "joint_states", 10)
+        self._moving = MovingArm(self) if arm.name == "fr3" else None
+        self._joints = None if self._moving else self.create_publisher(JointState, "joint_states", 10)
         self._truth = self.create_publisher(SceneTruth, "~/truth", LATCHED_QOS)
         self._truth_ids = self.create_publisher(Image, "~/truth_ids", LATCHED_QOS)
         self._tf = TransformBroadcaster(self)
@@ -91,6 +101,8 @@ class TabletopSim(Node):
 
     def close(self) -> None:
         """Frees the GL context, then the ROS side."""
+        if self._moving:
+            self._moving.close()
         self._tabletop.close()
         self.destroy_node()
 
@@ -126,6 +138,17 @@ class TabletopSim(Node):
             self._declare(name, rate, text, floating_point_range=bounds_hz)
         self._declare(
             "depth_noise", "d435", f"what the depth looks like: {', '.join(NOISES)} (none = perfect)"
+        )
+        self._declare(
+            "arm",
+            "plain",
+            "which arm stands at the table: plain (at rest, as in the training pictures), or fr3 (moves, with "
+            "physics, by its controllers' actions; needs the extra planning)",
+        )
+        self._declare(
+            "heartbeat_topic",
+            "",
+            "fr3: a motion is braked when this topic (std_msgs/Empty) falls silent. Empty: no heartbeat is asked for",
         )
         self._declare("base_frame", "base_link", "frame of the arm's base, on the table top")
         self._declare("camera_frame", "camera_link", "frame of the camera's body (x forward, z up)")
@@ -165,11 +188,11 @@ class TabletopSim(Node):
                 transform_message(self._link_frame, self._optical_frame, T_LINK_OPTICAL, stamp),
             ]
         )
-        # The arm rests, so its messages are made once and stamped anew each time.
-        self._arm_tf = [
-            transform_message(self._base_frame if parent == "base_link" else parent, child, T, stamp)
-            for parent, child, T in self._tabletop.arm_transforms()
-        ]
+        if self._moving:
+            self._moving.load(state)
+            self._tf_static.sendTransform(self._moving.static_transforms(self._base_frame, stamp))
+        # A resting arm's messages are made once and stamped anew each time.
+        self._arm_tf = self._arm_transforms(stamp)
         still = [0.0] * len(ARM_JOINTS)
         self._arm_joints = JointState(name=list(ARM_JOINTS), position=list(state.arm_rad), velocity=still)
         self._camera_info = camera_info_message(self._tabletop.K(), self._size, self._header("", stamp))
@@ -200,6 +223,8 @@ class TabletopSim(Node):
         self._depth_info.publish(info)
         wants_color = self._color.get_subscription_count() > 0
         wants_depth = self._depth.get_subscription_count() > 0
+        if self._moving:
+            self._moving.publish_wrist(self._tabletop, self._frame, self._with_noise, stamp)
         if wants_color or wants_depth:
             view = self._tabletop.render(frame=self._frame)
             if wants_color:
@@ -216,11 +241,23 @@ class TabletopSim(Node):
 
     def _publish_arm(self, stamp: Time | None = None) -> None:
         stamp = stamp or self._now()
+        if self._moving:
+            self._tabletop.move(*self._moving.now())
+            self._arm_tf = self._arm_transforms(stamp)
         for transform in self._arm_tf:
             transform.header.stamp = stamp
-        self._arm_joints.header.stamp = stamp
         self._tf.sendTransform(self._arm_tf)
-        self._joints.publish(self._arm_joints)
+        if self._joints:
+            self._arm_joints.header.stamp = stamp
+            self._joints.publish(self._arm_joints)
+
+    def _arm_transforms(self, stamp: Time) -> list[TransformStamped]:
+        """Of every link that moves: an FR3's base is fixed to the table's frame for good."""
+        return [
+            transform_message(self._base_frame if parent == "base_link" else parent, child, T, stamp)
+            for parent, child, T in self._tabletop.arm_transforms()
+            if not (self._moving and parent == "base_link")
+        ]
 
     def _now(self) -> Time:
         return self.get_clock().now().to_msg()
@@ -228,6 +265,18 @@ class TabletopSim(Node):
     @staticmethod
     def _header(frame_id: str, stamp: Time) -> Header:
         return Header(stamp=stamp, frame_id=frame_id)
+
+
+def _arm_model(name: str) -> ArmModel:
+    if name == "plain":
+        from molmo_ros.sim.arm import PLAIN_ARM
+
+        return PLAIN_ARM
+    if name == "fr3":
+        from molmo_ros.sim.fr3 import FR3_ARM
+
+        return FR3_ARM
+    raise ValueError(f"arm is '{name}'; valid are plain, fr3")
 
 
 def main(args: list[str] | None = None) -> int:

@@ -5,6 +5,9 @@ The proportions are those of common 0.8 m table-top arms; no particular product 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import mujoco
 import numpy as np
 
@@ -75,3 +78,23 @@ def _capsule(body: mujoco.MjsBody, start: XYZ, end: XYZ, radius_m: float, materi
 
 def _box(body: mujoco.MjsBody, centre: XYZ, half_m: XYZ, material: str) -> None:
     _add(body, mujoco.mjtGeom.mjGEOM_BOX, material, pos=centre, size=half_m)
+
+
+@dataclass(frozen=True)
+class ArmModel:
+    """An arm that can stand at the table: how it is added to a world, and what its parts are called.
+
+    `frames` are (child, parent) bodies, the base's child first. `rest_rad` is its posture when a scene does not
+    say another. `begin` gives the world that everything else is added to, for an arm that comes with its own.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    frames: tuple[tuple[str, str], ...]
+    add: Callable[[mujoco.MjSpec], None]
+    rest_rad: tuple[float, ...] | None
+    begin: Callable[[], mujoco.MjSpec] = mujoco.MjSpec
+
+
+#: The arm of the training pictures; its posture is the scene's.
+PLAIN_ARM = ArmModel("plain", tuple(joint for joint, *_ in LINKS), FRAMES, add_arm, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from molmo_ros.sim.arm import add_arm
+from molmo_ros.sim.arm import PLAIN_ARM, ArmModel
 from molmo_ros.sim.meshes import Mesh
 from molmo_ros.sim.objects import Shape, all_shapes
 from molmo_ros.sim.textures import shadow_spot, table_textures
@@ -24,9 +24,11 @@ SHADOW_GROUP = 4
 NEAR_M, FAR_M = 0.05, 8.0
 
 
-def build_model(world: World, largest_image: tuple[int, int], samples: int) -> mujoco.MjModel:
+def build_model(
+    world: World, largest_image: tuple[int, int], samples: int, arm: ArmModel = PLAIN_ARM
+) -> mujoco.MjModel:
     """Compiles the model. `largest_image` is (width, height); `samples` is the MSAA count (0 = none)."""
-    spec = mujoco.MjSpec()
+    spec = arm.begin()
     spec.modelname = "tabletop"
     spec.compiler.autolimits = True
     spec.stat.extent = 1.0  # near and far planes are multiples of it
@@ -38,7 +40,7 @@ def build_model(world: World, largest_image: tuple[int, int], samples: int) -> m
     spec.visual.quality.numslices, spec.visual.quality.numstacks = 24, 12
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
     _add_room(spec, max((*world.textures, *world.held_out_textures)) + 1)
-    add_arm(spec)
+    arm.add(spec)
     _add_slots(spec, world)
     for name in ("key", "fill"):
         spec.worldbody.add_light(

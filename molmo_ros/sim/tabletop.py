@@ -13,6 +13,7 @@ Needs MuJoCo and an EGL driver; `MUJOCO_GL` defaults to `egl`, which runs withou
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -35,11 +36,10 @@ try:
 except (ImportError, AttributeError, OSError, RuntimeError) as error:  # what PyOpenGL raises without libEGL
     raise SimulatorUnavailable(_NO_GL.format(os.environ["MUJOCO_GL"], error)) from error
 
-from molmo_ros.sim.arm import FRAMES  # noqa: E402
+from molmo_ros.sim.arm import PLAIN_ARM, ArmModel  # noqa: E402
 from molmo_ros.sim.mujoco_model import FAR_M, NEAR_M, SHADOW_GROUP, accent_name, build_model  # noqa: E402
 from molmo_ros.sim.photo import developed  # noqa: E402
 from molmo_ros.sim.scene import (  # noqa: E402
-    ARM_JOINTS,
     SceneObject,
     SceneRecipe,
     SceneState,
@@ -74,15 +74,20 @@ class TabletopScene:
     """
 
     def __init__(
-        self, render_size: tuple[int, int] = (640, 480), recipe: SceneRecipe | None = None, samples: int = 0
+        self,
+        render_size: tuple[int, int] = (640, 480),
+        recipe: SceneRecipe | None = None,
+        samples: int = 0,
+        arm: ArmModel = PLAIN_ARM,
     ) -> None:
         self.render_size = render_size
+        self.arm = arm
         self.recipe = recipe or SceneRecipe()
         self._gl: mujoco.GLContext | None = None
         self.state: SceneState | None = None
         width, height = render_size
         world = self.recipe.world
-        self._model = build_model(world, render_size, samples)
+        self._model = build_model(world, render_size, samples, arm)
         self._data = mujoco.MjData(self._model)
         self._gl = _gl_context(width, height)
         self._gl.make_current()
@@ -103,10 +108,11 @@ class TabletopScene:
         self._slots = [names[f"slot_{i}"] for i in range(world.slots)]
         self._accents = [names[f"accent_{i}"] for i in range(world.slots) if f"accent_{i}" in names]
         self._shadows = [names[f"shadow_{i}"] for i in range(world.slots)]
+        self._shadow_offsets = np.zeros((world.slots, 2))
         # Compiled frames that coincide with their body's are not recomputed; ours move.
         self._model.geom_sameframe[self._slots + self._accents + self._shadows] = 0
-        self._joints = [self._model.joint(name).qposadr[0] for name in ARM_JOINTS]
-        self._links = [(c, p, self._model.body(c).id, self._model.body(p).id) for c, p in FRAMES]
+        self._joints = [self._model.joint(name).qposadr[0] for name in arm.joints]
+        self._links = [(c, p, self._model.body(c).id, self._model.body(p).id) for c, p in arm.frames]
         self._id_of_geom = np.zeros(self._model.ngeom, np.int32)
         self._id_of_geom[self._slots] = np.arange(1, world.slots + 1)
         self._id_of_geom[self._accents] = np.arange(1, len(self._accents) + 1)
@@ -129,17 +135,47 @@ class TabletopScene:
         model.cam_pos[camera] = T[:3, 3]
         mujoco.mju_mat2Quat(model.cam_quat[camera], (T[:3, :3] @ _FLIP).ravel())
         model.cam_fovy[camera] = np.degrees(state.camera.fovy_rad)
-        self._data.qpos[self._joints] = state.arm_rad
-        mujoco.mj_kinematics(model, self._data)
-        mujoco.mj_camlight(model, self._data)
+        self._data.qpos[self._joints] = state.arm_rad if self.arm.rest_rad is None else self.arm.rest_rad
+        self._moved()
         return state
 
-    def render(self, *, segmentation: bool = False, frame: int = 0) -> View:
-        """A picture of the present scene; `frame` picks the sensor noise, all else stays the same."""
+    def move(self, joints: Mapping[str, float], T_base_objects: Sequence[NDArray[np.float64]]) -> None:
+        """Shows the present scene after something moved: positions of joints by name, poses of the things (4x4,
+        in the scene's order)."""
         state = self._scene()
-        if self._drawn is None:
-            self._drawn = (self._draw_color(), *self._draw_geometry())
-        color, depth_m, ids = self._drawn
+        for name, value in joints.items():
+            self._data.qpos[self._model.joint(name).qposadr[0]] = value
+        for i, (thing, T) in enumerate(zip(state.objects, T_base_objects, strict=True)):
+            body = self._model.geom_bodyid[self._slots[i]]
+            self._model.body_pos[body] = T[:3, 3]
+            mujoco.mju_mat2Quat(self._model.body_quat[body], T[:3, :3].ravel())
+            shadow = self._shadows[i]
+            offset = self._shadow_offsets[i]
+            self._model.geom_pos[shadow, :2] = T[:2, 3] + offset
+            # What is lifted leaves its spot on the table behind.
+            lifted = T[2, 3] > 0.5 * thing.size_m[1]
+            self._model.geom_group[shadow] = 5 if lifted else SHADOW_GROUP
+        self._drawn = None
+        self._moved()
+
+    def _moved(self) -> None:
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+
+    def render(self, *, segmentation: bool = False, frame: int = 0, camera: str = "camera") -> View:
+        """A picture of the present scene; `frame` picks the sensor noise, all else stays the same.
+
+        `camera` is the one on its stand, or "wrist" on an arm that has it.
+        """
+        state = self._scene()
+        if camera != "camera":
+            self._camera.fixedcamid = self._model.camera(camera).id
+            color, depth_m, ids = self._draw_color(), *self._draw_geometry()
+            self._camera.fixedcamid = self._model.camera("camera").id
+        else:
+            if self._drawn is None:
+                self._drawn = (self._draw_color(), *self._draw_geometry())
+            color, depth_m, ids = self._drawn
         photo = developed(color, state.photo, noise_seed=_noise_seed(state.seed, frame))
         return View(photo, depth_m, ids if segmentation else None)
 
@@ -240,6 +276,7 @@ class TabletopScene:
         reach = direction[:2] / -direction[2] * thing.size_m[1]
         stretch = float(np.hypot(*reach))
         turn = np.arctan2(reach[1], reach[0])
+        self._shadow_offsets[i] = 0.35 * reach
         model.geom_pos[shadow] = (*(np.array(thing.centre_m[:2]) + 0.35 * reach), 0.0006 + 0.0001 * i)
         model.geom_quat[shadow] = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
         radius = thing.size_m[0] / 2

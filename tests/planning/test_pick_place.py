@@ -1,0 +1,174 @@
+"""Pick and place in the simulated cell: what it does, and what it does when something goes wrong.
+
+The words are answered by the scene's own truth here: pointing is measured elsewhere. Everything after the point is
+the real thing: noisy depth, cameras off by 5 mm and 1 degree, physics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from molmo_ros.outcome import Code, Outcome
+from molmo_ros.planning.obstacles import Box
+from molmo_ros.planning.pick_place import PickOptions, PickPlace, PickReport
+from molmo_ros.planning.roboplan_scene import RoboplanScene
+from molmo_ros.planning.robot import load_robot
+from molmo_ros.planning.table_view import level_view
+from molmo_ros.planning.trajectory import Trajectory
+from molmo_ros.pointing.point import Point2D
+from molmo_ros.sim.cell_arm import CellArm, MountingError
+from molmo_ros.sim.physics import unwanted
+from molmo_ros.sim.robot_cell import RobotCell
+from molmo_ros.sim.truth import scene_truth
+
+pytestmark = pytest.mark.slow
+
+SEED = 101  # a black cube stands alone at (0.40, 0.30)
+TABLE = Box.upright("table", (1.36, 1.7, 0.04), (0.40, 0.0, -0.0225))
+OPTIONS = PickOptions(boxes=(TABLE,))
+MOUNTING = MountingError(0.005, np.radians(1.0))
+
+
+@pytest.fixture(scope="module")
+def cell() -> Iterator[RobotCell]:
+    ours = RobotCell((640, 480))
+    yield ours
+    ours.close()
+
+
+@pytest.fixture(scope="module")
+def planning() -> RoboplanScene:
+    return RoboplanScene(load_robot("fr3"))
+
+
+class Setting:
+    """The cell with one scene, and a pointer that knows where its things are."""
+
+    def __init__(self, cell: RobotCell, planning: RoboplanScene) -> None:
+        self.cell, self.planning = cell, planning
+        self.state = cell.reset(SEED)
+        planning.release()
+        planning.set_opening(0.08)
+        planning.set_obstacles([TABLE])
+        self.arm = CellArm(cell, planning.limits, SEED, MOUNTING)
+        self.cube = next(thing for thing in self.state.objects if thing.label == "black cube")
+        ids = cell.look(segmentation=True).ids
+        assert ids is not None
+        self.pixels = {truth.label: truth.inside_uv for truth in scene_truth(self.state, ids)}
+
+    def point(self, image_HW3: np.ndarray, words: str) -> tuple[Point2D, ...]:
+        if words not in self.pixels:
+            return ()
+        return (Point2D(*self.pixels[words], words, 0.9, 3.0, 0),)
+
+    def task(
+        self, stop: Callable[[], str] = lambda: "", report: Callable[[PickReport], None] = lambda _: None
+    ) -> PickPlace:
+        return PickPlace(self.arm, self.point, self.planning, OPTIONS, stop=stop, report=report)
+
+    def cube_at(self) -> np.ndarray:
+        return self.cell.physics.objects()[self.cube.id - 1][:3, 3]
+
+
+@pytest.fixture
+def setting(cell: RobotCell, planning: RoboplanScene) -> Setting:
+    return Setting(cell, planning)
+
+
+def test_what_was_named_is_put_where_it_was_told_to_and_nothing_else_is_touched(setting: Setting) -> None:
+    stages: list[str] = []
+    place = np.array([0.5, -0.1, 0.0])
+    free = all(np.hypot(*(place[:2] - o.centre_m[:2])) > 0.1 for o in setting.state.objects)
+    if not free:
+        place = np.array([0.45, 0.12, 0.0])
+    done = setting.task(report=lambda report: stages.append(report.stage)).run("black cube", place)
+    assert done.outcome.ok, done.outcome
+    assert list(dict.fromkeys(stages)) == ["look", "plan", "pick", "lift", "look_again", "place", "done"]
+    assert np.hypot(*(setting.cube_at()[:2] - place[:2])) < 0.03
+    assert abs(setting.cube_at()[2]) < 0.005
+    assert unwanted(setting.cell.physics.touches, str(setting.cube.id)) == []
+
+
+def test_a_dry_run_looks_and_plans_and_moves_nothing(setting: Setting) -> None:
+    before = setting.arm.joints()
+    done = setting.task().run("black cube", dry_run=True)
+    assert done.outcome.ok, done.outcome
+    assert done.grasp is not None
+    np.testing.assert_allclose(setting.arm.joints(), before, atol=1e-3)
+
+
+def test_what_the_model_does_not_see_is_not_found(setting: Setting) -> None:
+    done = setting.task().run("pink elephant")
+    assert done.outcome.code == Code.NOT_FOUND
+    assert done.stage == "look"
+    assert done.tries == 1
+
+
+def test_a_thing_that_is_taken_away_under_the_hand_is_tried_once_more_and_then_given_up(
+    setting: Setting,
+) -> None:
+    grip = setting.arm.grip
+
+    def snatched(opening_m: float) -> float:
+        if opening_m == 0.0 and setting.cube_at()[2] < 0.01:
+            T = np.eye(4)
+            T[:3, 3] = [*setting.cube_at()[:2], -5.0]  # gone
+            setting.cell.physics.place(setting.cube.id, T)
+        return grip(opening_m)
+
+    setting.arm.grip = snatched  # type: ignore[method-assign]
+    done = setting.task().run("black cube")
+    assert not done.outcome.ok
+    assert done.outcome.code in (Code.GRASP_FAILED, Code.NO_DEPTH)
+    assert done.tries == 2
+    assert any("nothing is between" in note for note in done.notes)
+
+
+@pytest.mark.parametrize("at", ["look", "plan", "pick", "lift", "look_again", "place"])
+def test_stopped_in_any_stage_it_goes_no_further(setting: Setting, at: str) -> None:
+    reached: list[str] = []
+
+    def stop() -> str:
+        return "stopped by the test" if at in reached else ""
+
+    done = setting.task(stop, lambda report: reached.append(report.stage)).run(
+        "black cube", np.array([0.45, 0.12, 0.0])
+    )
+    assert done.outcome.code == Code.CANCELLED
+    assert done.stage == at
+    _, speed = setting.cell.physics.joints()
+    assert np.abs(speed).max() < 0.05
+
+
+def test_a_motion_that_fails_ends_the_task(setting: Setting) -> None:
+    def held(trajectory: Trajectory) -> Outcome:
+        return Outcome(Code.EXECUTION_FAILED, "something holds the arm")
+
+    setting.arm.follow = held  # type: ignore[method-assign]
+    done = setting.task().run("black cube")
+    assert done.outcome.code == Code.EXECUTION_FAILED
+    assert "holds" in done.outcome.message
+
+
+def test_the_table_corrects_a_camera_that_is_a_degree_off(setting: Setting) -> None:
+    sight = setting.arm.look("camera")
+    truth = setting.state.camera.T_base_camera
+    view = level_view(sight)
+    down_before = sight.T_base_camera[2, :3] @ truth[2, :3]
+    down_after = view.T_base_camera[2, :3] @ truth[2, :3]
+    assert np.degrees(np.arccos(np.clip(down_after, -1, 1))) < 0.15
+    assert np.degrees(np.arccos(np.clip(down_before, -1, 1))) > 0.3
+    heights = view.points_base()[..., 2]
+    assert abs(float(np.nanmedian(heights[np.abs(heights) < 0.02]))) < 0.002
+
+
+def test_a_camera_that_is_nowhere_near_where_it_is_said_to_be_is_refused(setting: Setting) -> None:
+    sight = setting.arm.look("camera")
+    T = sight.T_base_camera.copy()
+    T[2, 3] += 0.2
+    with pytest.raises(Exception, match="calibrate"):
+        level_view(replace(sight, T_base_camera=T))
