@@ -14,8 +14,8 @@ from rclpy.qos import ReliabilityPolicy
 from ros_graph import LATCHED, UP_WITHIN_S, Behaviour, Caller, Camera, Graph, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from molmo_ros.nodes.model_choice import load_pointer_of
 from molmo_ros.nodes.parameters import PARAMETERS, PointingParameters
-from molmo_ros.nodes.pointing_node import load_local_pointer
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 
@@ -27,7 +27,7 @@ def started(graph: Graph, log: Path, name: str, *ros_args: str) -> tuple[subproc
     """A scripted node under its own name, up and with its service there."""
     process = graph.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
     caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.is_up(), log.read_text()
+    assert caller.is_up(process), log.read_text()
     return process, caller
 
 
@@ -237,7 +237,7 @@ def test_a_broken_checkpoint_is_named_at_each_call_and_the_node_stays_up(
         log=log,
     )
     caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.is_up(), log.read_text()
+    assert caller.is_up(process), log.read_text()
     assert wait_until(lambda: "loading" not in caller.point_to("the thing").outcome.message, 60.0)
     for _ in range(2):
         reply = caller.point_to("the thing")
@@ -265,7 +265,7 @@ def test_the_launch_file_starts_the_node_with_its_remappings(
         log=log,
     )
     caller = Caller(graph.node("launch_caller"), "/launched/eyes")
-    assert caller.is_up(), log.read_text()
+    assert caller.is_up(process), log.read_text()
     assert wait_until(lambda: "loading" not in caller.point_to("the thing").outcome.message, 60.0)
     for _ in range(2):
         reply = caller.point_to("the thing")
@@ -282,5 +282,5 @@ def test_a_format_that_the_model_cannot_speak_makes_it_unavailable() -> None:
     values = {parameter.name: parameter.default for parameter in PARAMETERS}
     parameters = PointingParameters.from_values(values | {"point_format": "qwen2_5_vl"})
     with pytest.raises(PointingError, match="in pixels of the model's input") as caught:
-        load_local_pointer(parameters)
+        load_pointer_of(parameters, lambda _: None)
     assert caught.value.outcome.code == Code.MODEL_UNAVAILABLE

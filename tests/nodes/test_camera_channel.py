@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
-from molmo_ros.nodes.frame_source import _header_of
+from molmo_ros.nodes.camera_channel import header_of
 
 FRAMES = st.text(st.characters(min_codepoint=1, codec="utf-8"), max_size=30).filter(
     lambda frame: not frame.startswith("/")
@@ -26,15 +26,15 @@ def test_stamp_and_frame_are_read_from_the_bytes(sec: int, nanosec: int, frame_i
     message = kind()
     message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
     message.header.frame_id = frame_id
-    assert _header_of(serialize_message(message)) == (sec * 1_000_000_000 + nanosec, frame_id)
+    assert header_of(serialize_message(message)) == (sec * 1_000_000_000 + nanosec, frame_id)
 
 
 def test_big_endian_publishers_are_understood() -> None:
     data = b"\x00\x00\x00\x00" + struct.pack(">iII", 7, 8, 4) + b"cam\x00"
-    assert _header_of(data) == (7_000_000_008, "cam")
+    assert header_of(data) == (7_000_000_008, "cam")
 
 
 @given(st.binary(max_size=40))
 def test_broken_bytes_are_no_header_and_no_crash(data: bytes) -> None:
-    header = _header_of(data)
+    header = header_of(data)
     assert header is None or isinstance(header[1], str)
