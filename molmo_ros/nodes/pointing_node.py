@@ -104,15 +104,19 @@ class PointingNode(ConcurrentLifecycleNode):
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         executor.add_node(self)
-        if self._settings().autostart:
+        self._starting = self._settings().autostart
+        if self._starting:
             self.in_turn(self._start)
 
     def _settings(self) -> PointingParameters:
         return self._declared.current
 
     def _start(self) -> None:
-        if self.trigger_configure() == SUCCESS:
-            self.trigger_activate()
+        try:
+            if self.trigger_configure() == SUCCESS:
+                self.trigger_activate()
+        finally:
+            self._starting = False
 
     # ------------------------------------------------------------------ lifecycle, on the transitions' thread
 
@@ -257,10 +261,15 @@ class PointingNode(ConcurrentLifecycleNode):
 
     def _not_active(self) -> PointingError:
         state = self.state_label
-        steps = "configure and activate" if state == "unconfigured" else "activate"
+        if self._starting:
+            return PointingError(
+                Code.MODEL_UNAVAILABLE,
+                f"the model is still loading (the node is {state}); ask again in a moment",
+            )
+        steps = {"unconfigured": "configure and activate it", "inactive": "activate it"}
+        way = steps.get(state, "ask again in a moment")
         return PointingError(
-            Code.NOT_ACTIVE,
-            f"the node is {state}; {steps} it (ros2 lifecycle set, or parameter autostart)",
+            Code.NOT_ACTIVE, f"the node is {state}; {way} (ros2 lifecycle set, or parameter autostart)"
         )
 
     def _request_frame(self, job: Job) -> Future[RawFrame]:

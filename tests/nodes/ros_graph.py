@@ -127,15 +127,24 @@ class Caller:
         node.create_subscription(PoseStamped, f"{name}/goal_pose", self._keep(self.goals), 10)
         node.create_subscription(TargetArray, f"{name}/targets", self._keep(self.targets), 10)
 
-    def is_up(self, process: subprocess.Popen[str] | None = None) -> bool:
-        """Whether the node answers. A service is seen before it sees its caller: first replies can get lost."""
+    def is_up(self, process: subprocess.Popen[str] | None = None, *, loaded: bool = True) -> bool:
+        """Whether the node answers, by default with its model loaded.
+
+        A service is seen before it sees its caller: first replies can get lost.
+        """
 
         def ended() -> bool:
             return process is not None and process.poll() is not None
 
         if not wait_until(lambda: ended() or self.client.service_is_ready(), UP_WITHIN_S):
             return False
-        return wait_until(lambda: ended() or self.ask("").arrives(1.0), UP_WITHIN_S) and not ended()
+        if not wait_until(lambda: ended() or self.ask("").arrives(1.0), UP_WITHIN_S):
+            return False
+
+        def is_loaded() -> bool:
+            return "still loading" not in self.point_to("the thing", frame_token="none").outcome.message
+
+        return not ended() and (not loaded or wait_until(is_loaded, UP_WITHIN_S))
 
     def _keep(self, kept: list[Any]) -> Callable[[Any], None]:
         def keep(message: Any) -> None:

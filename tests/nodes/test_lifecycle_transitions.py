@@ -15,10 +15,12 @@ pytestmark = pytest.mark.ros
 MANAGED = ("-p", "autostart:=false")
 
 
-def started(graph: Graph, log: Path, name: str, *ros_args: str) -> tuple[subprocess.Popen[str], Caller]:
+def started(
+    graph: Graph, log: Path, name: str, *ros_args: str, loaded: bool = True
+) -> tuple[subprocess.Popen[str], Caller]:
     process = graph.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
     caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.is_up(process), log.read_text()
+    assert caller.is_up(process, loaded=loaded), log.read_text()
     return process, caller
 
 
@@ -88,7 +90,14 @@ def test_while_the_model_loads_states_and_diagnostics_are_answered(graph: Graph,
     node = graph.node("watching_diagnostics")
     node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
     _, caller = started(
-        graph, tmp_path / "log.txt", "slow", "-p", "model:=slow", "-p", "diagnostics_period_s:=0.2"
+        graph,
+        tmp_path / "log.txt",
+        "slow",
+        "-p",
+        "model:=slow",
+        "-p",
+        "diagnostics_period_s:=0.2",
+        loaded=False,
     )
     assert caller.state() == "configuring"
     refused = caller.point_to("the thing").outcome
