@@ -137,6 +137,8 @@ class TransformWindow:
     def _require_cover(self, target_frame: str, source_frame: str, stamp_ns: int) -> None:
         """Look at what was heard before asking the buffer: cheap enough for every message, and it
         explains."""
+        source_root, source_path = self._path_to_root(source_frame)
+        target_root, target_path = self._path_to_root(target_frame)
         known = self._known_frames()
         for frame in (source_frame, target_frame):
             if frame not in known:
@@ -145,8 +147,6 @@ class TransformWindow:
                 raise PointingError(
                     Code.TF_UNAVAILABLE, f"TF has no frame {frame!r}; frames heard of: {names}{more}"
                 )
-        source_root, source_path = self._path_to_root(source_frame)
-        target_root, target_path = self._path_to_root(target_frame)
         if source_root != target_root:
             raise PointingError(
                 Code.TF_UNAVAILABLE,

