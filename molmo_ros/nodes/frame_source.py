@@ -193,6 +193,9 @@ class FrameSource:
         for channel in self._channels.values():
             if not channel.latched:
                 channel.heard.clear()
+        for wait in self._waits:
+            wait.started_ns = self._clock.now().nanoseconds
+            wait.refusal = wait.tf_refusal = wait.smallest_gap = None
 
     @property
     def is_subscribed(self) -> bool:

@@ -138,3 +138,14 @@ def _image(pixels: np.ndarray, encoding: str, padding: int, big_endian: bool) ->
     image.step, image.is_bigendian = rows.shape[1], int(big_endian)
     image.data = array("B", rows.tobytes())
     return image
+
+
+def info_message() -> CameraInfo:
+    """Of the colour camera."""
+    return _info(WIDTH, HEIGHT, FOCAL_PX)
+
+
+def plain_image(encoding: str, value: int) -> Image:
+    """One value everywhere: rgb8, or 16UC1 in mm."""
+    shape, kind = ((HEIGHT, WIDTH, 3), np.uint8) if encoding == "rgb8" else ((HEIGHT, WIDTH), np.uint16)
+    return _image(np.full(shape, value, kind), encoding, 0, False)
