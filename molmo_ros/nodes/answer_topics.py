@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.node import Node
@@ -25,9 +27,13 @@ MARKER_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class AnswerTopics:
-    """Publishes from whichever thread has the answer."""
+    """Goals are published by whichever thread has the answer; what people look at has a thread of its own, which
+    passes over answers that come faster than it draws."""
 
     def __init__(self, node: Node) -> None:
+        self._changed = threading.Condition()
+        self._to_show: Answer | None = None
+        self._ended = False
         self._logger = node.get_logger()
         self._goal = node.create_publisher(PoseStamped, "~/goal_pose", GOAL_QOS)
         self._goals = node.create_publisher(PoseArray, "~/goal_poses", GOAL_QOS)
@@ -35,6 +41,16 @@ class AnswerTopics:
         self._markers = node.create_publisher(MarkerArray, "~/markers", MARKER_QOS)
         self._picture = node.create_publisher(Image, "~/annotated_image", IMAGE_QOS)
         self._compressed = node.create_publisher(CompressedImage, "~/annotated_image/compressed", IMAGE_QOS)
+        self._thread = threading.Thread(target=self._show_all, name="pictures", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> bool:
+        """Show no more. Whether the last picture was finished in time."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def hand_over(self, answer: Answer) -> None:
         """The one way on which checked goals leave the node: whatever is to hear of them stands here."""
@@ -47,14 +63,24 @@ class AnswerTopics:
         self._targets.publish(targets_message(answer))
 
     def show(self, answer: Answer) -> None:
-        """Markers, and the annotated image if anybody looks; after the reply, as both take time."""
-        if not answer.found and answer.frame is None:
-            return
-        try:
-            self._markers.publish(markers_message(answer))
-            self._show_picture(answer)
-        except Exception as error:  # noqa: BLE001 - the request is answered; a picture is not worth more than a line
-            self._logger.warning(f"the answer cannot be shown: {type(error).__name__}: {error}")
+        """Markers, and the annotated image if anybody looks; soon, as both take time."""
+        if answer.frame is not None:
+            with self._changed:
+                self._to_show = answer
+                self._changed.notify()
+
+    def _show_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended or self._to_show is not None)
+                answer, self._to_show = self._to_show, None
+                if self._ended or answer is None:
+                    return
+            try:
+                self._markers.publish(markers_message(answer))
+                self._show_picture(answer)
+            except Exception as error:  # noqa: BLE001 - the request is answered; a picture is not worth more than a line
+                self._logger.warning(f"the answer cannot be shown: {type(error).__name__}: {error}")
 
     def _show_picture(self, answer: Answer) -> None:
         compressed = self._compressed.get_subscription_count() > 0

@@ -1,12 +1,12 @@
 """pointing_node: words in, stamped goal poses out.
 
-Four threads share the work, so that nothing waits for what it need not wait for: one for services, one for
-cameras and TF, one for the model, one for lifecycle transitions.
+Threads share the work, so that nothing waits for what it need not wait for: one for services, one for cameras
+and TF, one for the model, one for lifecycle transitions, one for pictures.
 
     request_server   takes requests in and hands answers out          services' thread
     model_worker     queues them, gives each its frame                model's thread
     pointing_pipeline   frame -> pixels -> points -> places           model's thread
-    answer_topics    what planners and people get to see              model's thread
+    answer_topics    what planners and people get to see              model's thread, pictures' thread
     sensors          cameras and TF                                   sensors' thread
 """
 
@@ -35,7 +35,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_topic_name import validate_topic_name
 
 from molmo_ros.nodes import diagnostics
-from molmo_ros.nodes.answer import Answer, HeldFrame
+from molmo_ros.nodes.answer import HeldFrame
 from molmo_ros.nodes.answer_topics import AnswerTopics
 from molmo_ros.nodes.declared_parameters import DeclaredParameters
 from molmo_ros.nodes.frame_reading import FrameReader
@@ -300,10 +300,6 @@ class PointingNode(ConcurrentLifecycleNode):
         )
         answer = replace(answer, seconds=seconds)
         job.reply(answer)
-        self._finish(answer)
-
-    def _finish(self, answer: Answer) -> None:
-        """After the reply: for people and for the record."""
         self._log.note(answer)
         self.get_logger().info(
             f"{answer.request.words!r}: {answer.outcome}, {len(answer.found)} points, {answer.seconds.total:.3f} s"
@@ -360,6 +356,7 @@ class PointingNode(ConcurrentLifecycleNode):
         replied.wait(SHUTDOWN_REPLY_S)
         worker = self._worker
         ended = worker is None or worker.stop(SHUTDOWN_MODEL_S)
+        ended = self._topics.close(SHUTDOWN_REPLY_S) and ended
         return self.end_transitions(SHUTDOWN_MODEL_S) and ended
 
     def close(self) -> None:
