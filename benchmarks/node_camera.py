@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -51,7 +52,7 @@ class BenchCamera(Node):
         self.create_timer(1 / RATE_HZ, self._publish)
         self.create_timer(1 / TF_RATE_HZ, self._publish_tf)
 
-    def _topic(self, kind: type, name: str) -> object:
+    def _topic(self, kind: type, name: str) -> Any:
         return self.create_publisher(kind, f"camera/{name}", 5)
 
     def _publish(self) -> None:

@@ -56,7 +56,7 @@ class NaiveNode(Node):
         group = ReentrantCallbackGroup()
         self._lock = threading.Lock()
         self._kept: dict[str, deque[Any]] = {name: deque(maxlen=10) for name in ("color", "depth", "info")}
-        self._newest: tuple[Image, Image, CameraInfo] | None = None
+        self._newest: deque[tuple[Any, Any, Any]] = deque(maxlen=1)
         self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, self)
         for name, kind, topic in (
@@ -82,14 +82,14 @@ class NaiveNode(Node):
                 for other in ("depth", "info")
             ]
             if all(part is not None for part in parts):
-                self._newest = (color, *parts)  # type: ignore[assignment]
+                self._newest.append((color, parts[0], parts[1]))
                 return
 
     def _point_to(self, request: PointTo.Request, response: PointTo.Response) -> PointTo.Response:
         begin_s = time.perf_counter()
-        while self._newest is None:
+        while not self._newest:
             time.sleep(0.01)
-        self._newest, (color, depth, info) = None, self._newest
+        color, depth, info = self._newest.pop()
         got_s = time.perf_counter()
         image = np.frombuffer(color.data, np.uint8).reshape(color.height, color.width, 3)
         depth_m = (
