@@ -158,24 +158,32 @@ def idle_percent(pid: int, seconds: float) -> float:
 
 
 def latencies(
-    client: Client, calls: int, name: str, goals_ms: tuple[float | None, float | None]
+    client: Client, pid: int, calls: int, name: str, goals_ms: tuple[float | None, float | None]
 ) -> list[Figure]:
     """Of calls one after the other."""
     overheads_ms, waits_ms, replies_ms = [], [], []
+    refused: list[str] = []
     for _ in range(WARM_CALLS):
         client.call()
+    used_s = cpu_seconds(pid)
     for _ in range(calls):
         reply, spent_s = client.call()
         if reply.outcome.code != 0:
-            raise RuntimeError(f"a call failed: {reply.outcome.message}")
+            refused.append(reply.outcome.message)
+            continue
         durations = reply.durations
         wait_s = _seconds(durations.frame_wait)
         model_s = sum(_seconds(getattr(durations, stage)) for stage in ("vision", "prefill", "decode"))
         overheads_ms.append(1e3 * (_seconds(durations.total) - wait_s - model_s))
         waits_ms.append(1e3 * wait_s)
         replies_ms.append(1e3 * (spent_s - wait_s - model_s))
+    used_s = cpu_seconds(pid) - used_s
+    if len(refused) > calls / 2:
+        raise RuntimeError(f"{len(refused)} of {calls} calls were refused, such as: {refused[0]}")
     p50_goal, p99_goal = goals_ms
     return [
+        Figure(f"{name}: calls refused", len(refused), "", None if p50_goal is None else 0),
+        Figure(f"{name}: processor time per call, all threads", 1e3 * used_s / calls, "ms"),
         Figure(
             f"{name}: newest frame to published goal, p50", statistics.median(overheads_ms), "ms", p50_goal
         ),
@@ -218,19 +226,19 @@ def measure(client: Client, effort: Effort, log: Path) -> list[Figure]:
         with subject("instant") as pid:
             found.append(Figure("idle CPU, on demand", idle_percent(pid, effort.idle_s), "% of a core", 1.0))
             client.watch(True)
-            found += latencies(client, effort.calls, "aligned depth", (12.0, 40.0))
+            found += latencies(client, pid, effort.calls, "aligned depth", (12.0, 40.0))
             client.watch(False)
             found.append(growth(client, pid, effort))
         with subject("instant", *OWN_DEPTH) as pid:
             client.watch(True)
-            found += latencies(client, effort.calls, "registration", (30.0, None))
+            found += latencies(client, pid, effort.calls, "registration", (30.0, None))
             client.watch(False)
         with subject("instant", ("streaming", "true")) as pid:
             found.append(Figure("idle CPU, streaming", idle_percent(pid, effort.idle_s), "% of a core", 20.0))
-            found += latencies(client, effort.calls, "streaming", (None, None))
+            found += latencies(client, pid, effort.calls, "streaming", (None, None))
         with subject("naive") as pid:
             found.append(Figure("naive node: idle CPU", idle_percent(pid, effort.idle_s), "% of a core"))
-            found += latencies(client, effort.calls, "naive node", (None, None))
+            found += latencies(client, pid, effort.calls, "naive node", (None, None))
     return found
 
 
