@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor
 from rclpy.node import Node
@@ -91,7 +92,12 @@ class BaseMotion:
                     )
                 )
 
-        timer = self._node.create_timer(max(self._tf_timeout_s, 1e-3), give_up, clock=self._steady)
+        timer = self._node.create_timer(
+            max(self._tf_timeout_s, 1e-3),
+            give_up,
+            callback_group=MutuallyExclusiveCallbackGroup(),  # rclpy's groups never forget what was in them
+            clock=self._steady,
+        )
         self._transforms.open(answer, attempt)
         attempt()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.qos import (
@@ -96,8 +97,14 @@ class Channel:
     def _subscribe(self, qos: QoSProfile) -> None:
         self._qos = qos
         self.latched = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        # A group of its own each time: rclpy's groups never forget what was in them.
         self._subscription = self._node.create_subscription(
-            self.message_type, self.topic, self._hear, qos, raw=True
+            self.message_type,
+            self.topic,
+            self._hear,
+            qos,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            raw=True,
         )
 
     def _hear(self, data: bytes) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor
 from rclpy.node import Node
@@ -229,13 +230,19 @@ class FrameSource:
                 outcome = self._diagnosis(wait)
                 self._end(wait, PointingError(outcome.code, outcome.message))
 
-        wait.timers.append(self._node.create_timer(max(seconds, 1e-3), end, clock=self._steady))
+        wait.timers.append(self._timer(max(seconds, 1e-3), end))
+
+    def _timer(self, period_s: float, callback: Callable[[], None]) -> Timer:
+        # A group of its own each time: rclpy's groups never forget what was in them.
+        group = MutuallyExclusiveCallbackGroup()
+        return self._node.create_timer(period_s, callback, callback_group=group, clock=self._steady)
 
     def _end(self, wait: _Wait, result: RawFrame | Exception | None) -> None:
         """Close a wait, and the camera with the last one; None: nobody is interested any more."""
         self._waits.remove(wait)
         for timer in wait.timers:
             self._node.destroy_timer(timer)
+        wait.timers.clear()  # they know their wait, and it holds a frame
         self._transforms.close(wait)
         if not self._waits and not self.rules.streaming:
             self._unsubscribe()
@@ -254,7 +261,7 @@ class FrameSource:
         for channel in self._channels.values():
             channel.open()
         if self._adapting is None:
-            self._adapting = self._node.create_timer(LATE_PUBLISHERS_S, self._adapt, clock=self._steady)
+            self._adapting = self._timer(LATE_PUBLISHERS_S, self._adapt)
 
     def _unsubscribe(self) -> None:
         for channel in self._channels.values():

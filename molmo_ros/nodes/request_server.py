@@ -12,7 +12,7 @@ from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor
 from rclpy.node import Node
@@ -185,7 +185,10 @@ class RequestServer:
         keep(job)
         self._submit(job)
         timer = self._node.create_timer(
-            max(job.left_s, 1e-3), lambda: self.end(job, job.timed_out()), clock=self._steady
+            max(job.left_s, 1e-3),
+            lambda: self.end(job, job.timed_out()),
+            callback_group=MutuallyExclusiveCallbackGroup(),  # rclpy's groups never forget what was in them
+            clock=self._steady,
         )
         try:
             answer: Answer = await answered

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import Transform, TransformStamped
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
@@ -107,8 +108,14 @@ class TransformWindow:
 
     def _subscribe(self) -> None:
         if self._dynamic_subscription is None:
+            # A group of its own each time: rclpy's groups never forget what was in them.
             self._dynamic_subscription = self._node.create_subscription(
-                TFMessage, "/tf", self._hear_dynamic, _DYNAMIC_QOS, raw=True
+                TFMessage,
+                "/tf",
+                self._hear_dynamic,
+                _DYNAMIC_QOS,
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                raw=True,
             )
 
     def _unsubscribe_if_idle(self) -> None:
