@@ -76,9 +76,9 @@ class Answer:
     seconds: StageSeconds = field(default_factory=StageSeconds)
 
     @property
-    def may_be_planned(self) -> bool:
-        """Whether anything of it may reach a planner."""
-        return isinstance(self.request, PointingRequest) and not self.request.dry_run and self.outcome.ok
+    def is_published(self) -> bool:
+        """Whether it concerns anybody but its caller: points, and not on a dry run."""
+        return isinstance(self.request, PointingRequest) and not self.request.dry_run and bool(self.found)
 
 
 def goal_among(found: tuple[Found, ...], select: str) -> int | None:

@@ -54,12 +54,13 @@ class AnswerTopics:
 
     def hand_over(self, answer: Answer) -> None:
         """The one way on which checked goals leave the node: whatever is to hear of them stands here."""
-        if not answer.may_be_planned:
+        if not answer.is_published:
             return
-        goal = goal_message(answer)
-        if goal is not None:
-            self._goal.publish(goal)
-        self._goals.publish(goals_message(answer))
+        if answer.outcome.ok:
+            goal = goal_message(answer)
+            if goal is not None:
+                self._goal.publish(goal)
+            self._goals.publish(goals_message(answer))
         self._targets.publish(targets_message(answer))
 
     def show(self, answer: Answer) -> None:
