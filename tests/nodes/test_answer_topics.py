@@ -99,6 +99,7 @@ def test_what_was_refused_is_shown_as_such(watcher: Watcher, caller: Caller, beh
     shown = watcher.wait_for("markers", reply.targets.targets[0].pose.header).markers
     labels = [marker.text for marker in shown if marker.ns == "label"]
     assert labels == ["the thing 90 % OUT_OF_RANGE"]
+    assert caller.wait_for(lambda: reply.targets.header in [each.header for each in caller.targets])
     assert shown[0].header not in [message.header for message in watcher.heard["goal_poses"]]
 
 
