@@ -4,7 +4,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SIM = ["mujoco>=4,<5"]
-TRAINING = [*SIM]
+PEFT = "peft>=0.18"
+ROSBAGS = ["rosbags>=0.11.7,<0.12", "rosbags-image>=0.10.4"]
+TRAINING = [*SIM, "tensorboard>=2.15", PEFT, *ROSBAGS]
 
 setup(
     name="molmo_ros",
@@ -46,7 +48,7 @@ setup(
         "serving": ["ray[serve]>=2.40"],
         "training": TRAINING,
         "large": ["accelerate>=1.10"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "accelerate>=1.10", "peft>=0.18"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "accelerate>=1.10", PEFT, *ROSBAGS],
     },
     zip_safe=False,
     entry_points={

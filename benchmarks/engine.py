@@ -11,6 +11,7 @@ matrix products of the same sizes for vision and prefill, products with one row 
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import sys
@@ -31,6 +32,7 @@ from molmo_ros.molmo import MolmoConfig, MolmoForConditionalGeneration, MolmoPro
 from molmo_ros.molmo.engine import EncodedImage, Engine, ImageInputs
 from molmo_ros.molmo.image_processing import MolmoImageProcessor
 from molmo_ros.molmo.key_values import Slots
+from molmo_ros.molmo.packing import pack
 from molmo_ros.molmo.processing import format_prompt
 from molmo_ros.molmo.quantization import quantize
 from molmo_ros.pointing import bundled_model_folder
@@ -71,6 +73,7 @@ class ScriptedEngine(Engine):
     script: Sequence[int] = ()
     said = 0
 
+    @torch.inference_mode()
     def _pass_over_one(
         self, slots: Slots, chunk: Sequence[int], start: int, wanted: int, should_stop: Callable[[], bool]
     ) -> Tensor:
@@ -145,7 +148,9 @@ def scripted_figures(repeats: int) -> list[Figure]:
         part["input_ids"][0], part["images"][0], part["image_masks"][0], part["image_input_idx"][0]
     )
     prompt = tokenizer.encode(format_prompt(QUESTION), add_special_tokens=False)
-    engine = ScriptedEngine(model, [-1])
+    ours = copy.deepcopy(model)
+    pack(ours)  # as `load_checkpoint` does
+    engine = ScriptedEngine(ours, [-1])
     engine.script = script
 
     def ask(encoded: Any) -> int:
@@ -161,7 +166,7 @@ def scripted_figures(repeats: int) -> list[Figure]:
         )  # fmt: skip
         assert said[0, whole["input_ids"].shape[1] :].tolist() == script
 
-    plain_engine = Engine(model, [-1])
+    plain_engine = Engine(ours, [-1])
     encoded = engine.encode(inputs)
     plain_s = seconds(plain, repeats)
     encode_s = seconds(lambda: engine.encode(inputs), repeats)
@@ -176,6 +181,7 @@ def scripted_figures(repeats: int) -> list[Figure]:
     )
     batches = batch_figures(name, plain_engine, inputs, prompt, repeats)
     quantize(model, "int8")
+    pack(model)
     int8_s = decode_step_s(Engine(model, [-1]), encoded, prompt, repeats)
     return [
         Figure(name + "plain transformers, a question", plain_s * 1e3, "ms"),

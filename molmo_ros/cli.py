@@ -2,6 +2,7 @@
 
 molmo_ros point picture.png "the red cube"
 molmo_ros point picture.png "the red cube" --depth depth.png --camera camera_info.yaml --json
+molmo_ros collect recorded_bag/ --out sets/mine
 """
 
 from __future__ import annotations
@@ -77,7 +78,65 @@ def _parser() -> argparse.ArgumentParser:
     point.add_argument("--annotate", type=Path, metavar="FILE", help="write the picture with its points here")
     point.add_argument("--json", action="store_true", help="print JSON instead of a table")
     point.set_defaults(run=point_command)
+    collect = commands.add_parser(
+        "collect",
+        help="make a data set of answers that people confirmed or corrected",
+        description=collect_command.__doc__,
+    )
+    collect.add_argument(
+        "bag",
+        type=Path,
+        nargs="?",
+        help="a recorded bag: its folder, or one .mcap file; without one the running node is listened to until Ctrl-C",
+    )
+    collect.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the data set to write"
+    )
+    collect.add_argument(
+        "--node", default="/pointing_node", metavar="NAME", help="full name of the pointing node"
+    )
+    collect.add_argument(
+        "--image", default="/camera/color/image_raw", metavar="TOPIC", help="the pictures that the node saw"
+    )
+    collect.add_argument(
+        "--all",
+        action="store_true",
+        help="of a bag: take answers that nobody looked at as right, too; be sure that they are",
+    )
+    collect.set_defaults(run=collect_command)
     return parser
+
+
+def collect_command(chosen: argparse.Namespace) -> int:
+    """Answers of a pointing node that people confirmed or corrected, as a data set to tune or judge a model with.
+    People say so by a TargetArray on ~/reviewed_targets, or by clicks in rqt_image_view on the annotated image;
+    docs/datasets.md tells how. Exit code 0: there is a data set, 2: there is none."""
+    try:
+        from molmo_ros.training.collect import BagError, DatasetError, Topics, collect_bag
+    except ImportError as error:
+        print(f"molmo_ros: {error}; pip install 'molmo_ros[training]'", file=sys.stderr)
+        return 2
+    try:
+        if chosen.bag is None:
+            written, left_out = _collect_live(chosen)
+        else:
+            topics = Topics.of(chosen.node, chosen.image)
+            written, left_out = collect_bag(chosen.bag, chosen.out, topics, everything=chosen.all)
+    except (BagError, DatasetError) as error:
+        print(f"molmo_ros: {error}", file=sys.stderr)
+        return 2
+    for reason in left_out:
+        print(f"left out: {reason}")
+    print(f"{written} questions in {chosen.out}")
+    return 0 if written else 2
+
+
+def _collect_live(chosen: argparse.Namespace) -> tuple[int, list[str]]:
+    try:
+        from molmo_ros.nodes.answer_collector import collect_live
+    except ImportError as error:
+        raise PointingError(Code.INVALID_REQUEST, f"no ROS here ({error}): name a recorded bag") from error
+    return collect_live(chosen.node, chosen.image, chosen.out)
 
 
 def point_command(chosen: argparse.Namespace) -> int:

@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import is_accelerate_available
 
+from .adapters import AdapterError, base_of, is_adapter, merge_adapter
 from .modeling import MolmoForConditionalGeneration
+from .packing import pack
 from .processing import MolmoProcessor
 from .quantization import QUANTIZATIONS, quantize
 
@@ -29,10 +31,11 @@ class CheckpointError(ValueError):
 def load_checkpoint(
     folder: Path, device: str = "auto", dtype: str = "auto", quantization: str = "none"
 ) -> tuple[MolmoForConditionalGeneration, MolmoProcessor]:
-    """Model (in evaluation mode) and processor.
+    """Model (in evaluation mode, laid out for this machine's kernels) and processor.
 
     Args:
-        folder: a released Molmo checkpoint: config.json, safetensors, tokenizer.json, preprocessor_config.json.
+        folder: a released Molmo checkpoint: config.json, safetensors, tokenizer.json, preprocessor_config.json;
+            or a LoRA adapter for one (see `adapters`), which is merged into its weights.
         device: "auto" (a GPU if there is one), or a torch device such as "cpu" or "cuda:0".
         dtype: "float32", "bfloat16", "float16", or "auto" (bfloat16 on a GPU, float32 elsewhere).
         quantization: "none", or "int8" or "int4" for a language model with small weights on a CPU.
@@ -40,7 +43,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: see its docstring.
     """
-    folder = Path(folder)
+    adapter, folder = Path(folder), base_folder(Path(folder))
     kind = model_type(folder)
     if kind != "molmo":
         raise CheckpointError(f"{folder / 'config.json'} says model_type {kind!r}; this loader reads 'molmo'")
@@ -51,7 +54,11 @@ def load_checkpoint(
     with as_checkpoint_errors(folder, "a Molmo checkpoint"):
         processor = MolmoProcessor.from_pretrained(folder)
         model = load_model(MolmoForConditionalGeneration, folder, device, dtype)
+    with as_checkpoint_errors(adapter, "an adapter for a Molmo checkpoint"):
+        if is_adapter(adapter):
+            model = merge_adapter(model, adapter).eval()
         quantize(model, quantization)
+        pack(model)
     return model, processor
 
 
@@ -93,6 +100,14 @@ def load_model(
         return model.to(device).eval()
 
 
+def base_folder(folder: Path) -> Path:
+    """Where the weights are: the folder itself or, for an adapter, its base. Raises CheckpointError."""
+    try:
+        return base_of(folder)
+    except AdapterError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def model_type(folder: Path) -> str:
     """What config.json says it is; CheckpointError where there is none."""
     if not folder.is_dir():
@@ -120,6 +135,8 @@ def as_checkpoint_errors(folder: Path, what: str) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
+    except AdapterError as error:
+        raise CheckpointError(str(error)) from error
     except (SafetensorError, ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder} does not load as {what}: {_one_line(error)}") from error
 

@@ -29,6 +29,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .config import MolmoConfig, MolmoVisionConfig
+from .stored_tensors import tensors_to_convert
 from .vision import VisionBackbone, VisionTransformer
 
 
@@ -99,6 +100,21 @@ class MolmoPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: PreTrainedModel,
+        state_dict: dict[str, Any] | None,
+        checkpoint_files: list[str] | None,
+        load_config: Any,
+        expected_keys: list[str] | None = None,
+    ) -> Any:
+        """The step of `from_pretrained` that reads the files; see `tensors_to_convert` for what is done differently."""
+        files = checkpoint_files if state_dict is None and not load_config.is_quantized else None
+        with tensors_to_convert(files, load_config.dtype) as slices:
+            return PreTrainedModel._load_pretrained_model(
+                model, state_dict if slices is None else slices, checkpoint_files, load_config, expected_keys
+            )
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .config import MolmoVisionConfig
 
@@ -25,11 +26,19 @@ def _nothing() -> None:
     pass
 
 
+def attend_in_float32(q_NHQE: Tensor, k_NHKE: Tensor, v_NHKE: Tensor) -> Tensor:
+    """Attention in float32 whatever the weights are and under autocast too, as the released code does."""
+    with torch.autocast(q_NHQE.device.type, enabled=False):
+        attended = F.scaled_dot_product_attention(q_NHQE.float(), k_NHKE.float(), v_NHKE.float())
+    return attended.to(v_NHKE.dtype)
+
+
 class VisionAttention(nn.Module):
-    """Multi-head attention with biases, computed in float32 as the released code does."""
+    """Multi-head attention with biases; `attend` may be replaced while training."""
 
     def __init__(self, input_size: int, config: MolmoVisionConfig) -> None:
         super().__init__()
+        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = attend_in_float32
         inner = config.num_attention_heads * config.head_dim
         self.num_heads = config.num_attention_heads
         self.wq = nn.Linear(input_size, inner)
@@ -42,8 +51,7 @@ class VisionAttention(nn.Module):
             rearrange(x, "n s (h d) -> n h s d", h=self.num_heads)
             for x in (self.wq(query_NQE), self.wk(memory_NKE), self.wv(memory_NKE))
         )
-        attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(v.dtype)
-        out: Tensor = self.wo(rearrange(attended, "n h s d -> n s (h d)"))
+        out: Tensor = self.wo(rearrange(self.attend(q, k, v), "n h s d -> n s (h d)"))
         return out
 
 
@@ -59,7 +67,7 @@ class VisionFeedForward(nn.Module):
         return out
 
 
-class VisionBlock(nn.Module):
+class VisionBlock(GradientCheckpointingLayer):
     def __init__(self, config: MolmoVisionConfig) -> None:
         super().__init__()
         self.attention = VisionAttention(config.hidden_size, config)
@@ -140,6 +148,9 @@ class VisionBackbone(nn.Module):
 
     def features(self, images_BCPX: Tensor, before_layer: Callable[[], None] = _nothing) -> Tensor:
         """ViT features [B, C, P, F] of normalised, flattened patches; zero for crops that pad the batch."""
+        if images_BCPX.shape[1] == 2 and torch.equal(images_BCPX[:, 0], images_BCPX[:, 1]):
+            # A picture that fits into one crop is that crop: looked at once, it serves for both.
+            return self.features(images_BCPX[:, :1], before_layer).expand(-1, 2, -1, -1)
         crops = rearrange(images_BCPX, "b c p x -> (b c) p x")
         is_real = ~(crops == PADDING_CROP_VALUE).all(dim=-1).all(dim=-1)
         crops = crops.to(self.pad_embed.dtype)

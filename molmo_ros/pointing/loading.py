@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 from molmo_ros.molmo.loading import (
     CheckpointError,
     as_checkpoint_errors,
+    base_folder,
     load_checkpoint,
     load_model,
     model_type,
@@ -31,7 +32,7 @@ def load_pointer(
     """Who points with the model of this folder; no code of the folder is run, and only safetensors are read.
 
     Args:
-        folder: a released checkpoint of one of `vlm_families.FAMILIES`.
+        folder: a released checkpoint of one of `vlm_families.FAMILIES`, or a LoRA adapter for a Molmo v1.
         device: see `molmo.loading.load_checkpoint`.
         dtype: see there.
         quantization: see there; for Molmo v1 only.
@@ -41,11 +42,12 @@ def load_pointer(
         CheckpointError: what is wrong with the folder or with these choices, and what would work.
     """
     folder = Path(folder)
-    kind = model_type(folder)
+    base = base_folder(folder)
+    kind = model_type(base)
     if kind not in FAMILIES:
         reason = f"; {WHY_NOT_MOLMO_POINT}" if kind == "molmo_point" else ""
         raise CheckpointError(
-            f"{folder / 'config.json'} says model_type {kind!r}, which is not supported{reason}; "
+            f"{base / 'config.json'} says model_type {kind!r}, which is not supported{reason}; "
             f"supported are {', '.join(FAMILIES)}"
         )
     family = FAMILIES[kind]
@@ -54,6 +56,8 @@ def load_pointer(
         if spoken.name == "molmo":
             return LocalPointer.from_folder(folder, device, dtype, quantization)
         return TransformersPointer(*load_checkpoint(folder, device, dtype, quantization), family, spoken)
+    if base != folder:
+        raise CheckpointError(f"{folder} is an adapter for {kind}; adapters are read for Molmo v1 only")
     if quantization != "none":
         raise CheckpointError(
             f"quantization {quantization} is for Molmo v1; {kind} checkpoints take none, or dtype bfloat16"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from molmo_ros.training.confidence_figures import Bin
 
@@ -16,7 +17,7 @@ def reliability_svg(bins: Sequence[Bin], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_SIDE + 2 * _MARGIN}" height="{_SIDE + 2 * _MARGIN}" '
         'font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{_MARGIN}" y="{_MARGIN / 2}" font-size="13">{title}</text>',
+        f'<text x="{_MARGIN}" y="{_MARGIN / 2}" font-size="13">{escape(title)}</text>',
     ]
     width = _SIDE / len(bins)
     for index, b in enumerate(bins):

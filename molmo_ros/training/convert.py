@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -59,8 +60,9 @@ def convert_pixmo(
     known = {path.stem: path for path in images.rglob("*") if path.suffix.lower() in PICTURES}
     known |= {path.name: path for path in known.values()}
     with _Conversion(out, "PixMo-Points", rows_file, skip_bad) as writing:
-        for line, row in _rows(rows_file):
+        for line, entry in _rows(rows_file):
             with writing.row(line):
+                row = _entry(entry)
                 link = unquote(urlsplit(str(row.get("image_url", ""))).path)
                 sha, base = str(row.get("image_sha256", "")), Path(link).name
                 source = known.get(sha) or known.get(base) or known.get(Path(link).stem)
@@ -71,16 +73,16 @@ def convert_pixmo(
                 if in_pixels:
                     points = [(100 * x / size[0], 100 * y / size[1]) for x, y in points]
                 label = " ".join(str(row["label"]).lower().split())
-                count = len(points)
-                counting = row.get("collection_method") == "counting" and count > 0
-                task = "absent" if not count else "count" if counting else "point" if count == 1 else "set"
+                number = len(points)
+                counting = row.get("collection_method") == "counting" and number > 0
+                task = "absent" if not number else "count" if counting else "point" if number == 1 else "set"
                 masks = [
                     writing.mask(np.asarray(mask, dtype=bool), f"{line:06d}_{k:02d}", size)
                     for k, mask in enumerate(row.get("masks") or [])
                 ]
                 writing.add(
                     image, label, task=task, points=[list(point) for point in points],
-                    masks=masks if len(masks) == count else [], tag=task, label=label,
+                    masks=masks if len(masks) == number else [], tag=task, label=label,
                 )  # fmt: skip
     return writing.bad
 
@@ -90,10 +92,11 @@ def convert_point_bench(folder: Path, out: Path, *, skip_bad: bool = False) -> B
     `count`. One mask holds all targets, so what is judged is whether all points are inside. As `convert_pixmo`."""
     entries_file = folder / "data.json"
     with _Conversion(out, "Point-Bench", entries_file, skip_bad) as writing:
-        for line, entry in _rows(entries_file):
-            if "mask_filename" not in entry:
+        for line, given in _rows(entries_file):
+            if isinstance(given, dict) and "mask_filename" not in given:
                 continue  # as its own evaluation does
             with writing.row(line):
+                entry = _entry(given)
                 category = str(entry.get("category", ""))
                 image, size = writing.image(
                     folder / "images" / category / entry["image_filename"],
@@ -112,8 +115,9 @@ def convert_where2place(folder: Path, out: Path, *, skip_bad: bool = False) -> B
     """Where2Place: each line has `image` and `text`; the mask is numbered as the line. As `convert_pixmo`."""
     questions_file = folder / "point_questions.jsonl"
     with _Conversion(out, "Where2Place", questions_file, skip_bad) as writing:
-        for line, row in _rows(questions_file):
+        for line, entry in _rows(questions_file):
             with writing.row(line):
+                row = _entry(entry)
                 image, size = writing.image(folder / "images" / row["image"], row["image"])
                 number = f"{line - 1:02d}"
                 there = [folder / "masks" / f"{number}{suffix}" for suffix in PICTURES]
@@ -134,27 +138,33 @@ def place_of(text: str) -> str:
     return _COMMAND.sub("", place) or place
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered from 1: the lines of a file of JSON lines, or the entries of one JSON list."""
+def _rows(file: Path) -> Iterator[tuple[int, Any]]:
+    """Numbered from 1: the lines of a file of JSON lines, or the entries of one JSON list; see `_entry`."""
     if not file.is_file():
         raise DatasetError(file, 0, "not found")
     if file.suffix == ".parquet":
         raise DatasetError(file, 0, "is parquet; write it as JSON lines first: datasets.Dataset.to_json")
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8", errors="replace")
     if text.lstrip().startswith("["):
         try:
-            numbered = list(enumerate(json.loads(text), 1))
-        except ValueError as error:
+            yield from enumerate(json.loads(text), 1)
+        except (ValueError, RecursionError) as error:
             raise DatasetError(file, 0, f"is not JSON: {error}") from error
-    else:
-        numbered = []
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                try:
-                    numbered.append((number, json.loads(line)))
-                except ValueError as error:
-                    raise DatasetError(file, number, f"is not JSON: {error}") from error
-    yield from numbered
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _entry(given: Any) -> dict[str, Any]:
+    """One entry, from JSON if it is still a line. Raises ValueError for what is none."""
+    try:
+        entry = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    if not isinstance(entry, dict):
+        raise ValueError("must be a JSON object")
+    return entry
 
 
 class _Conversion:
@@ -164,6 +174,7 @@ class _Conversion:
         self._writer = DatasetWriter(out, name=name, source=name)
         self._source, self._skip_bad, self._line = source, skip_bad, 0
         self._images: dict[Path, tuple[str, tuple[int, int]]] = {}
+        self._taken: set[str] = set()
         self.bad: Bad = []
 
     def __enter__(self) -> _Conversion:
@@ -182,6 +193,8 @@ class _Conversion:
     def note(self, line: int, error: Exception) -> bool:
         """Whether to go on after an entry that cannot be used."""
         message = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, DatasetError):
+            message = error.message  # the line in our own file, which is not there yet, says nothing
         bad = DatasetError(self._source, line, message)
         if not self._skip_bad:
             raise bad from error
@@ -194,10 +207,17 @@ class _Conversion:
             with Image.open(source) as image:
                 image.load()
                 size = image.size
-            stored = re.sub(r"[^\w.-]", "_", Path(name).stem) + source.suffix.lower()
+            stored = self._free_name(re.sub(r"[^\w.-]", "_", Path(name).stem), source.suffix.lower())
             (self._writer.folder / "images" / stored).write_bytes(source.read_bytes())
             self._images[source] = (f"images/{stored}", size)
         return self._images[source]
+
+    def _free_name(self, stem: str, suffix: str) -> str:
+        """Not that of another picture, which may differ only in signs that file systems do not take."""
+        names = (f"{stem}{suffix}" if n == 0 else f"{stem}_{n}{suffix}" for n in count())
+        name = next(name for name in names if name not in self._taken)
+        self._taken.add(name)
+        return name
 
     def mask(self, source: Path | np.ndarray, name: str, size: tuple[int, int]) -> str:
         """As a PNG; from a picture, what is brighter than half."""
@@ -222,6 +242,16 @@ class _Row:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if isinstance(error, KeyError | ValueError | TypeError | OSError | DatasetError):
+        """Pillow says SyntaxError of some broken files."""
+        known = (
+            KeyError,
+            ValueError,
+            TypeError,
+            OSError,
+            SyntaxError,
+            Image.DecompressionBombError,
+            DatasetError,
+        )
+        if isinstance(error, known):
             return self._conversion.note(self._line, error)
         return False

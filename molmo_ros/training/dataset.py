@@ -10,7 +10,6 @@ docs/datasets.md describes the format. Coordinates are percent of a picture's wi
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,8 +30,10 @@ class DatasetError(Exception):
     """What is wrong with a data set: the file, the line (0 = the file as a whole), and what would be right."""
 
     def __init__(self, file: Path, line: int, message: str) -> None:
+        # Names out of a broken file may hold what no terminal takes.
+        message = message.encode(errors="backslashreplace").decode()
         super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}")
-        self.file, self.line = file, line
+        self.file, self.line, self.message = file, line, message
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _sample(folder: Path, number: int, line: bytes) -> Sample:
 
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad(f"is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise bad("must be a JSON object")
@@ -215,8 +216,7 @@ def _points(value: Any, bad: Any) -> tuple[tuple[float, float], ...] | None:
 
 
 def _is_percent(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0 <= value <= 100
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
 
 
 def _usual_task(points: Sequence[object] | None, masks: Sequence[str], count: int | None) -> str:
@@ -249,6 +249,12 @@ def _disagreement(
     return None
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raises DatasetError: the folder holds a data set already."""
+    if (folder / QUESTIONS).exists():
+        raise DatasetError(folder / QUESTIONS, 0, "exists already; choose another folder")
+
+
 class DatasetWriter:
     """Writes a data set; what is in the folder becomes readable when the `with` block ends without an error.
 
@@ -257,8 +263,7 @@ class DatasetWriter:
     """
 
     def __init__(self, folder: Path, **about: Any) -> None:
-        if (folder / QUESTIONS).exists():
-            raise DatasetError(folder / QUESTIONS, 0, "exists already; choose another folder")
+        refuse_existing(folder)
         self.folder, self.about, self.count = folder, about, 0
         for name in ("images", "masks"):
             (folder / name).mkdir(parents=True, exist_ok=True)

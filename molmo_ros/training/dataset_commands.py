@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--world", default=DEFAULT_WORLD.name, choices=WORLDS, help="what is drawn from")
     draw.add_argument("--split", default="test", choices=SPLIT_NAMES, help="whose seeds (default: test)")
     draw.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the split's first N scenes")
+    draw.add_argument("--showing", metavar="KIND", help="only scenes with such a thing, and questions for it")
     draw.add_argument("--held-out", action="store_true", help="table textures and lenses never trained on")
     draw.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     convert = commands.add_parser("convert", help="other people's data")
@@ -55,17 +56,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _draw(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> int:
-    from molmo_ros.training.draw_dataset import SPLITS, draw_dataset
+    from molmo_ros.training.draw_dataset import SPLITS, draw_dataset, recipe_of, seeds_with
 
-    seeds = SPLITS[chosen.split][chosen.skip : chosen.skip + chosen.scenes]
-    if len(seeds) != chosen.scenes or not seeds:
-        options.error(f"the split {chosen.split} has {len(SPLITS[chosen.split])} scenes")
-    world = world_named(chosen.world)
+    world, split = world_named(chosen.world), SPLITS[chosen.split][chosen.skip :]
     if chosen.held_out and not world.held_out_textures:
         options.error(f"the world {world.name} keeps nothing out of its training")
+    if chosen.showing and chosen.showing not in world.kinds:
+        options.error(f"the world {world.name} has no {chosen.showing}; it has {', '.join(world.kinds)}")
+    seeds: Sequence[int] = split[: chosen.scenes]
+    if chosen.showing:
+        recipe = recipe_of(world, held_out=chosen.held_out)
+        seeds = seeds_with(chosen.showing, recipe, split, chosen.scenes)
+    if len(seeds) != chosen.scenes or not seeds:
+        options.error(f"the split {chosen.split} has {len(SPLITS[chosen.split])} scenes")
     counts = draw_dataset(
-        chosen.out, world, seeds, held_out=chosen.held_out, render_size=(chosen.size[0], chosen.size[1])
-    )
+        chosen.out, world, seeds, held_out=chosen.held_out, render_size=(chosen.size[0], chosen.size[1]),
+        about=chosen.showing,
+    )  # fmt: skip
     listed = ", ".join(f"{count} {tag}" for tag, count in sorted(counts.items()))
     print(f"{sum(counts.values())} questions about {len(seeds)} scenes in {chosen.out}: {listed}")
     return 0

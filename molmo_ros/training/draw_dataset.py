@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
 from molmo_ros.sim.free_space import emptiest_spot, free_table
-from molmo_ros.sim.scene import SceneRecipe, SceneState
+from molmo_ros.sim.scene import SceneRecipe, SceneState, draw_scene
 from molmo_ros.sim.tabletop import TabletopScene, View
 from molmo_ros.sim.truth import ObjectTruth, scene_truth
 from molmo_ros.sim.worlds import World
@@ -35,15 +37,20 @@ ANTIALIASING = 4
 
 _JPEG_QUALITY = 95
 
+#: Tries to draw a question about a certain kind; with ten things on the table one in a thousand scenes has none.
+_DRAWS = 60
+
 
 def draw_dataset(
     folder: Path,
     world: World,
-    seeds: range,
+    seeds: Sequence[int],
     *,
     objects: tuple[int, int] | None = None,
     held_out: bool = False,
     render_size: tuple[int, int] = (640, 480),
+    words: World | None = None,
+    about: str | None = None,
 ) -> Counter[str]:
     """Write the scenes of `seeds` as a data set; how many questions there are of each sort.
 
@@ -54,21 +61,40 @@ def draw_dataset(
         objects: fewest and most things with names, by default 2 to as many as the world has.
         held_out: with table textures and fields of view that no training shows.
         render_size: (width, height) of the pictures.
+        words: the world whose words the questions use, if it knows more than `world`: what is never there, too.
+        about: a kind that is asked for besides, in every scene that shows it.
     """
-    recipe = SceneRecipe(objects or (2, world.most_objects), True, 0.5, world, held_out)
+    recipe = recipe_of(world, objects, held_out)
     tabletop = TabletopScene(render_size, recipe, samples=ANTIALIASING)
     counts: Counter[str] = Counter()
     name = f"{world.name}, held out" if held_out else world.name
-    about = {"name": name, "source": "molmo_ros.sim", "world": world.name, "held_out": held_out}
-    with DatasetWriter(folder, **about, seeds=[seeds.start, seeds.stop]) as writer:
+    described = {"name": name, "source": "molmo_ros.sim", "world": world.name, "held_out": held_out}
+    with DatasetWriter(folder, **described, seeds=[min(seeds), max(seeds) + 1]) as writer:
         for seed in track(seeds, description="drawing", transient=True):
             state = tabletop.reset(seed)
-            counts += _write_scene(writer, world, state, tabletop.render(segmentation=True))
+            view = tabletop.render(segmentation=True)
+            counts += _write_scene(writer, words or world, state, view, about)
     tabletop.close()
     return counts
 
 
-def _write_scene(writer: DatasetWriter, world: World, state: SceneState, view: View) -> Counter[str]:
+def recipe_of(world: World, objects: tuple[int, int] | None = None, held_out: bool = False) -> SceneRecipe:
+    """How the scenes of a data set are drawn; see `draw_dataset`."""
+    return SceneRecipe(objects or (2, world.most_objects), True, 0.5, world, held_out)
+
+
+def seeds_with(kind: str, recipe: SceneRecipe, seeds: Iterable[int], count: int) -> list[int]:
+    """The first `count` seeds whose scenes have a thing of this kind, fewer if there are not so many."""
+
+    def having() -> Iterator[int]:
+        return (seed for seed in seeds if any(o.kind == kind for o in draw_scene(seed, recipe).objects))
+
+    return list(islice(having(), count))
+
+
+def _write_scene(
+    writer: DatasetWriter, world: World, state: SceneState, view: View, about: str | None
+) -> Counter[str]:
     assert view.ids is not None
     seed = state.seed
     image = writer.add_image(f"{seed:07d}.jpg", view.color, quality=_JPEG_QUALITY)
@@ -85,7 +111,7 @@ def _write_scene(writer: DatasetWriter, world: World, state: SceneState, view: V
         return masks[key]
 
     counts: Counter[str] = Counter()
-    for question in questions_about(seen, world, seed):
+    for question in questions_about(seen, world, seed, about):
         is_free = question.task == "free"
         task, tag = _task_and_tag(question)
         writer.add(
@@ -127,8 +153,9 @@ def seen_in(
     return Seen(tuple(things), hidden, spot)
 
 
-def questions_about(seen: Seen, world: World, seed: int) -> list[Question]:
-    """One question of each sort in `ASKED`, and of two relations; none twice."""
+def questions_about(seen: Seen, world: World, seed: int, kind: str | None = None) -> list[Question]:
+    """One question of each sort in `ASKED`, and of two relations; with `kind` also for its things, by colour and
+    kind and by kind alone; none twice."""
     rng = np.random.default_rng((seed, 13))
     tasks = [*ASKED, RELATIONS[seed % len(RELATIONS)], RELATIONS[(3 * seed + 1) % len(RELATIONS)]]
     questions: dict[tuple[str, str], Question] = {}
@@ -143,6 +170,11 @@ def questions_about(seen: Seen, world: World, seed: int) -> list[Question]:
             if key not in questions and not other:
                 questions[key] = question
                 break
+    if kind is not None:
+        # Which thing is asked for is drawn: some draws will be of this kind.
+        drawn = [ask(seen, world, task, rng) for task in ("point", "kind") for _ in range(_DRAWS)]
+        for question in (q for q in drawn if q is not None and q.kind == kind):
+            questions.setdefault((question.task, question.label), question)
     return list(questions.values())
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,10 +25,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from molmo_ros.molmo.loading import CheckpointError
 from molmo_ros.molmo.quantization import QUANTIZATIONS
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.confidence import NEAR_PERCENT
+from molmo_ros.pointing.formats import AUTO
 from molmo_ros.pointing.loading import load_pointer
 from molmo_ros.pointing.protocol import Pointer
 from molmo_ros.sim.tabletop import TabletopScene
@@ -230,7 +233,15 @@ def parser() -> argparse.ArgumentParser:
         "--quantization", nargs="+", default=["none"], choices=QUANTIZATIONS, metavar="BITS",
         help=f"weights of the language model: {', '.join(QUANTIZATIONS)}; several are asked the same questions",
     )  # fmt: skip
-    options.add_argument("--plot", type=Path, metavar="SVG", help="draw how often confidences come true")
+    options.add_argument(
+        "--point-format", nargs="+", default=[AUTO], metavar="NAME",
+        help="how the models point (docs/models.md): one for all or one for each (default: auto, for Molmo, Molmo2)",
+    )  # fmt: skip
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    options.add_argument(
+        "--plot", type=Path, metavar="SVG",
+        help="draw how often confidences come true; of several models on a data set in SVG files of their own",
+    )  # fmt: skip
     options.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
     return options
 
@@ -241,10 +252,24 @@ def model_folder(name: str) -> Path:
     return bundled if bundled.is_dir() and not Path(name).is_dir() else Path(name)
 
 
-def pointers_of(models: Sequence[Path], quantizations: Sequence[str]) -> dict[str, Pointer]:
-    """Every model with every size of weights, by what tells them apart: the weights, the model, or both."""
+def pointers_of(
+    models: Sequence[Path],
+    quantizations: Sequence[str],
+    formats: Sequence[str] = (AUTO,),
+    device: str = "auto",
+) -> dict[str, Pointer]:
+    """Every model with every size of weights, by what tells them apart: the weights, the model, or both.
+
+    Raises:
+        CheckpointError: a model that cannot be loaded, or not one format for all or for each.
+    """
+    if len(formats) not in (1, len(models)):
+        raise CheckpointError(
+            f"{len(formats)} point formats for {len(models)} models; give one for all or one for each"
+        )
     pointers: dict[str, Pointer] = {}
     for number, folder in enumerate(models, 1):
+        spoken = formats[0] if len(formats) == 1 else formats[number - 1]
         for weights in quantizations:
             name = (
                 weights
@@ -254,7 +279,7 @@ def pointers_of(models: Sequence[Path], quantizations: Sequence[str]) -> dict[st
                 else f"{folder.name} {weights}"
             )
             pointers[name if name not in pointers else f"{number}: {name}"] = load_pointer(
-                folder, quantization=weights
+                folder, device, quantization=weights, format_name=spoken
             )
     return pointers
 
@@ -262,7 +287,11 @@ def pointers_of(models: Sequence[Path], quantizations: Sequence[str]) -> dict[st
 def main() -> int:
     options = parser()
     chosen = options.parse_args()
-    return on_data(chosen) if chosen.data else on_tables(chosen, options)
+    try:
+        return on_data(chosen) if chosen.data else on_tables(chosen, options)
+    except CheckpointError as error:
+        Console(stderr=True).print(str(error), markup=False)
+        return 1
 
 
 def on_tables(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> int:
@@ -272,7 +301,7 @@ def on_tables(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> i
         options.error(
             f"test scenes have seeds {TEST_SEEDS.start} to {TEST_SEEDS.stop - 1}; others were trained on"
         )
-    pointers = pointers_of(chosen.model, chosen.quantization)
+    pointers = pointers_of(chosen.model, chosen.quantization, chosen.point_format, chosen.device)
     asked = dict(zip(pointers, evaluate(list(pointers.values()), seeds), strict=True))
     first = next(iter(asked.values()))
     rows = [row for name in asked for row in rows_of(name, first, asked[name])]
@@ -296,13 +325,21 @@ def on_tables(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> i
     return 1 if chosen.check and any(row.met is False for row in rows) else 0
 
 
+def plot_of(path: Path, model: str) -> Path:
+    """`plot.svg` of the model "2: mine" is `plot.2_mine.svg`."""
+    words = re.sub(r"[^\w.-]+", "_", model)
+    return path.with_name(f"{path.stem}.{words}{path.suffix}")
+
+
 def on_data(chosen: argparse.Namespace) -> int:
     """The models on a data set; exit code 1 for a bad line without `--skip-bad`, too."""
     console = Console()
     try:
         dataset = read_dataset(chosen.data, skip_bad=chosen.skip_bad)
         answers, unreadable = evaluate_data(
-            pointers_of(chosen.model, chosen.quantization), dataset, skip_bad=chosen.skip_bad
+            pointers_of(chosen.model, chosen.quantization, chosen.point_format, chosen.device),
+            dataset,
+            skip_bad=chosen.skip_bad,
         )
     except DatasetError as error:
         console.print(f"{error}\n--skip-bad leaves such lines out and counts them", markup=False)
@@ -311,7 +348,8 @@ def on_data(chosen: argparse.Namespace) -> int:
     for left_out in skipped:
         console.print(f"left out: {left_out}", markup=False)
     console.print(table_of(answers, dataset))
-    for pair in compared(answers):
+    pairs = compared(answers)
+    for pair in pairs:
         console.print(
             f"right: both {pair.both}, only {pair.first} {pair.only_first}, only {pair.second} "
             f"{pair.only_second}, neither {pair.neither}", markup=False
@@ -323,18 +361,25 @@ def on_data(chosen: argparse.Namespace) -> int:
         written = {
             name: {
                 "figures": {figure: value for figure, (value, _) in found[name].items()},
+                "questions": {figure: count for figure, (_, count) in found[name].items()},
                 "asked": [answered.as_json() for answered in of_model],
             }
             for name, of_model in answers.items()
         }
-        about = {"data": dataset.name, "left_out": [str(line) for line in skipped]}
+        about = {
+            "data": dataset.name,
+            "left_out": [str(line) for line in skipped],
+            "compared": [asdict(pair) for pair in pairs],
+        }
         chosen.json.write_text(json.dumps(about | {"models": written}, indent=1))
-    first = next(iter(answers))
-    rated = confidence_of(answers[first])
-    if chosen.plot and rated:
-        chosen.plot.write_text(reliability_svg(rated.bins, f"{first}: {dataset.name}"))
-    elif chosen.plot:
-        console.print(f"no answer of {first} has a confidence: {chosen.plot} is not written", markup=False)
+    if chosen.plot:
+        for name, of_model in answers.items():
+            rated = confidence_of(of_model)
+            path = chosen.plot if len(answers) == 1 else plot_of(chosen.plot, name)
+            if rated:
+                path.write_text(reliability_svg(rated.bins, f"{name}: {dataset.name}"))
+            else:
+                console.print(f"no answer of {name} has a confidence: {path} is not written", markup=False)
     if chosen.worst:
         sheet = contact_sheet(answers)
         if sheet is not None:

@@ -84,7 +84,7 @@ def evaluate_data(
         except DatasetError as error:
             if not skip_bad:
                 raise
-            skipped += [sample.error(str(error)) for sample in samples]
+            skipped += [sample.error(error.message) for sample in samples]
             continue
         size = (image.shape[1], image.shape[0])
         usable = []
@@ -178,18 +178,6 @@ def figures(answers: Sequence[Answered]) -> dict[str, tuple[float, int]]:
         found["calibration error"] = (rated.calibration_error, count)
         found["AUROC of the confidence"] = (rated.auroc, count)
     return {name: figure for name, figure in found.items() if figure[1]}
-
-
-_RELATION_TAGS = {
-    "leftmost",
-    "rightmost",
-    "nearest",
-    "farthest",
-    "largest",
-    "smallest",
-    "left of",
-    "right of",
-}
 
 
 def confidence_of(answers: Sequence[Answered]) -> ConfidenceFigures | None:

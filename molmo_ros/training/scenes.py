@@ -74,6 +74,23 @@ class Grid:
         return self.patches[0] // self.pooling[0], self.patches[1] // self.pooling[1]
 
 
+class PicturesOnDisk:
+    """[N, H, W, 3] uint8: the pictures of several shards, read as they are asked for; all are too many for memory."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self.parts = list(parts)
+        self.ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """[len(rows), H, W, 3], in memory."""
+        places = np.searchsorted(self.ends, rows, side="right")
+        starts = self.ends - [len(part) for part in self.parts]
+        return np.stack([self.parts[p][row - starts[p]] for row, p in zip(rows, places, strict=True)])
+
+
 @dataclass(frozen=True)
 class Shard:
     """`pictures` [N, H, W, 3] uint8; `kinds`, `colours` [N, S] words of the visible things, from 1, 0 = no thing;
@@ -86,7 +103,7 @@ class Shard:
     `free_spots` [N, 2] percent, NaN where the table is full.
     """
 
-    pictures: np.ndarray
+    pictures: np.ndarray | PicturesOnDisk
     kinds: np.ndarray
     colours: np.ndarray
     points: np.ndarray
@@ -100,10 +117,10 @@ class Shard:
 
     @classmethod
     def empty(cls, count: int, grid: Grid, first_seed: int, world: World) -> Shard:
-        """A shard to be filled, of `count` pictures."""
+        """What is true of `count` pictures, to be filled in; without the pictures."""
         slots, patches = world.slots, grid.patches[0] * grid.patches[1]
         return cls(
-            pictures=np.zeros((count, *grid.size, 3), np.uint8),
+            pictures=np.zeros((0, *grid.size, 3), np.uint8),
             kinds=np.zeros((count, slots), np.uint8),
             colours=np.zeros((count, slots), np.uint8),
             points=np.zeros((count, slots, 2), np.float32),
@@ -213,7 +230,7 @@ class ShardOrder:
 
 
 def draw_shard(order: ShardOrder) -> Path:
-    """Render the scenes of one shard into `order.path` (.npz); a finished shard is left as it is."""
+    """Render the scenes of one shard into `order.path` (.npz, pictures beside it); a finished one is left as it is."""
     if order.path.exists():
         return order.path
     from molmo_ros.sim.scene import SceneRecipe
@@ -224,15 +241,17 @@ def draw_shard(order: ShardOrder) -> Path:
     recipe = SceneRecipe(order.objects, True, order.twin_probability, world)
     tabletop = TabletopScene(order.render_size, recipe, order.samples)
     shard = Shard.empty(order.count, order.grid, order.first_seed, world)
+    pictures = np.zeros((order.count, *order.grid.size, 3), np.uint8)
     for row, seed in enumerate(shard.seeds):
         state = tabletop.reset(int(seed))
         view = tabletop.render(segmentation=True)
-        shard.pictures[row] = cv2.resize(view.color, order.grid.size[::-1], interpolation=cv2.INTER_AREA)
+        pictures[row] = cv2.resize(view.color, order.grid.size[::-1], interpolation=cv2.INTER_AREA)
         _note(shard, row, state, view, order.grid)
     tabletop.close()
+    np.save(_pictures_beside(order.path), pictures)
     part = order.path.with_suffix(".part.npz")
-    np.savez(part, **vars(shard))
-    part.rename(order.path)
+    np.savez(part, **{name: value for name, value in vars(shard).items() if name != "pictures"})
+    part.rename(order.path)  # last, so that a shard that is there is whole
     return order.path
 
 
@@ -263,23 +282,21 @@ def _note(shard: Shard, row: int, state: SceneState, view: View, grid: Grid) -> 
         shard.free_spots[row] = _FREE_EVERY * 100 * np.array(spot) / (width, height)
 
 
+def _pictures_beside(path: Path) -> Path:
+    return path.with_suffix(".pictures.npy")
+
+
 def load_shards(paths: Sequence[Path]) -> Shard:
-    """All shards as one. Raises ValueError for shards of different worlds."""
+    """All shards as one; the pictures stay on disk. Raises ValueError for shards of different worlds."""
     loaded = [np.load(path) for path in paths]
-    worlds = {str(shard["world"]) if "world" in shard else DEFAULT_WORLD.name for shard in loaded}
+    worlds = {str(shard["world"]) for shard in loaded}
     if len(worlds) != 1:
         raise ValueError(f"shards of different worlds: {', '.join(sorted(worlds))}")
-    arrays: dict[str, np.ndarray] = {}
-    counts = [len(shard["seeds"]) for shard in loaded]
-    for name in (name for name in loaded[0].files if name != "world"):
-        start = 0
-        for shard, count in zip(loaded, counts, strict=True):
-            part = shard[name]
-            if start == 0:  # filled one by one: all pictures twice in memory would be too many
-                arrays[name] = np.empty((sum(counts), *part.shape[1:]), part.dtype)
-            arrays[name][start : start + count] = part
-            start += count
-    return Shard(**arrays, world=worlds.pop())
+    arrays = {
+        name: np.concatenate([shard[name] for shard in loaded]) for name in loaded[0].files if name != "world"
+    }
+    pictures = PicturesOnDisk([np.load(_pictures_beside(path), mmap_mode="r") for path in paths])
+    return Shard(pictures, **arrays, world=worlds.pop())
 
 
 def draw_shards(orders: Sequence[ShardOrder], processes: int = 2) -> list[Path]:

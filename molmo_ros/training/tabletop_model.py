@@ -83,6 +83,12 @@ def whiten_patches(vit: VisionTransformer, patches_NX: Tensor) -> None:
         vit.positional_embedding[1:, : len(weight)] -= weight @ mean.float()
 
 
+def attend_in_bfloat16(q_NHQE: Tensor, k_NHKE: Tensor, v_NHKE: Tensor) -> Tensor:
+    """The ViT's attention for training on CPUs with bfloat16 products, several times sooner than in float32."""
+    q, k, v = (x.to(torch.bfloat16) for x in (q_NHQE * q_NHQE.shape[-1] ** -0.5, k_NHKE, v_NHKE))
+    return torch.matmul(torch.matmul(q, k.transpose(-1, -2)).softmax(dim=-1), v).to(v_NHKE.dtype)
+
+
 def sine_cosine_positions(rows: int, cols: int, size: int) -> Tensor:
     """[rows * cols, size] two-dimensional sine and cosine code of the grid (Vaswani et al. 2017, in 2D)."""
     frequencies = 1.0 / 100.0 ** (torch.arange(size // 4) / (size // 4))

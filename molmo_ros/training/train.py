@@ -11,32 +11,34 @@ layout each time.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
-import yaml
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import DynamicCache
 
 from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
+from molmo_ros.molmo.vision import VisionAttention
 from molmo_ros.sim.worlds import DEFAULT_WORLD, FIRST, World, world_named
 from molmo_ros.training import tabletop_questions
-from molmo_ros.training.batches import SHORT_SHARE, Batch, QuestionBatches
+from molmo_ros.training.atomic_saving import replaced_file, replaced_folder
+from molmo_ros.training.batches import Batch, QuestionBatches
 from molmo_ros.training.close_ups import CloseUpBatch, CloseUps, window_features
+from molmo_ros.training.memory import keep_freed_memory
 from molmo_ros.training.questions import every_wording
 from molmo_ros.training.scenes import Grid, Shard, ShardOrder, Words, draw_shards, load_shards
+from molmo_ros.training.schedule import Lesson, Schedule, read_config
 from molmo_ros.training.tabletop_model import (
     GAZE_LAYER,
     DenseLessons,
     DenseTruth,
+    attend_in_bfloat16,
     build_image_processor,
     build_model,
     count_parameters,
@@ -44,72 +46,14 @@ from molmo_ros.training.tabletop_model import (
     whiten_patches,
 )
 from molmo_ros.training.tokenizer import train_tokenizer
+from molmo_ros.training.training_log import TrainingLog
+from molmo_ros.training.validation import hit_rates, next_token_shares, text_logits
 
+#: Weights of the dense lessons' heads, beside a run's checkpoint.
+HEADS = "heads.safetensors"
 
-@dataclass(frozen=True)
-class Lesson:
-    """One part of the training: what is taught, for how long, and how the learning rate goes.
-
-    `name`: "close_ups" (windows around single things, for the ViT), "pictures" (the whole image side), or
-    "words" (everything, questions and answers included). The ViT, most of the work, learns in every
-    `vit_every`-th step. `absent_share`: questions for things that are not there. `seed`: of the pictures' order
-    and the questions. `short_share`: batches whose answers end after the first point.
-    """
-
-    name: str
-    steps: int
-    pictures_per_step: int
-    peak_learning_rate: float
-    warmup_steps: int
-    decay_steps: int
-    vit_every: int = 1
-    absent_share: float = 0.25
-    seed: int = 0
-    short_share: float = SHORT_SHARE
-
-    def __post_init__(self) -> None:
-        if self.name not in LESSONS:
-            raise ValueError(f"no lesson is called {self.name!r}; there are {', '.join(LESSONS)}")
-
-    def learning_rate(self, step: int) -> float:
-        """Warm up, hold, then fall linearly to a fiftieth in the last `decay_steps`."""
-        warm = min(1.0, (step + 1) / self.warmup_steps)
-        fall = min(1.0, max(0.02, (self.steps - step) / self.decay_steps))
-        return self.peak_learning_rate * warm * fall
-
-
-LESSONS = ("close_ups", "pictures", "words")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Everything about the steps; see config/training/tabletop.yaml for the meaning of each."""
-
-    seed: int
-    lessons: tuple[Lesson, ...]
-    questions_per_picture: int
-    weight_decay: float
-    gradient_clip: float
-    average_decay: float
-    patch_loss_weight: float
-    token_loss_weight: float
-    asked_loss_weight: float
-    gaze_loss_weight: float
-    save_every_steps: int
-    validate_every_steps: int
-    threads: int
-
-    @property
-    def steps(self) -> int:
-        return sum(lesson.steps for lesson in self.lessons)
-
-    def lesson_at(self, step: int) -> tuple[Lesson, int]:
-        """The lesson of a step of the whole training, and the step's number in it."""
-        for lesson in self.lessons:
-            if step < lesson.steps:
-                return lesson, step
-            step -= lesson.steps
-        raise ValueError(f"the training has {self.steps} steps")
+#: Enough to tell a percent or two.
+VALIDATION_PICTURES = 96
 
 
 @dataclass
@@ -129,8 +73,13 @@ class Trainer:
     def __init__(self, config: dict[str, Any], schedule: Schedule, run: Path) -> None:
         torch.manual_seed(schedule.seed)
         torch.set_num_threads(schedule.threads)
-        self.config, self.schedule, self.run, self.step = config, schedule, run, 0
+        self.config, self.schedule, self.run, self.step, self.best = config, schedule, run, 0, 0.0
         self.model = build_model(config["model"])
+        self.in_bfloat16 = schedule.precision == "bfloat16"
+        if self.in_bfloat16:
+            for module in self.model.model.vision_backbone.image_vit.modules():
+                if isinstance(module, VisionAttention):
+                    module.attend = attend_in_bfloat16
         text, vision = self.model.config.text_config, self.model.config.vision_config
         words = Words.of(world_of(config))
         self.lessons = DenseLessons(
@@ -181,7 +130,7 @@ class Trainer:
         words = asked = gaze = features.new_zeros(())
         if with_words:
             with _layer_inputs(self.model.model.language_model.layers[GAZE_LAYER]) as inputs:
-                logits = self.text_logits(batch, tokens)
+                logits = text_logits(self.model, batch, tokens)
             language_model = self.model.model.language_model
             of_pictures, of_questions = inputs
             places_in_prompt = batch.image_input_idx
@@ -198,19 +147,6 @@ class Trainer:
             words = (each * batch.weights).sum() / batch.weights.sum()
         return Losses(words, patches, places, asked, gaze)
 
-    def text_logits(self, batch: Batch, tokens_BCTD: Tensor) -> Tensor:
-        """[R, L, V]: the pictures are read once, then every question goes on from its picture's cache."""
-        core = self.model.model
-        cache = DynamicCache(config=self.model.config.text_config)
-        prefix = core.embed(batch.prefix_ids, tokens_BCTD, batch.image_input_idx)
-        core.language_model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(len(batch.question_ids) // len(batch.prefix_ids))
-        hidden = core.language_model(
-            inputs_embeds=core.wte(batch.question_ids), past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        logits: Tensor = self.model.lm_head(hidden)
-        return logits
-
     def close_up_losses(self, batch: CloseUpBatch) -> Losses:
         vit = self.model.model.vision_backbone.image_vit
         features = window_features(vit, batch.patches, batch.places)
@@ -222,10 +158,11 @@ class Trainer:
         lesson, step = schedule.lesson_at(self.step)
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = lesson.learning_rate(step)
-        if isinstance(batch, CloseUpBatch):
-            losses = self.close_up_losses(batch)
-        else:
-            losses = self.losses(batch, lesson.name == "words", with_vit=step % lesson.vit_every == 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
+            if isinstance(batch, CloseUpBatch):
+                losses = self.close_up_losses(batch)
+            else:
+                losses = self.losses(batch, lesson.name == "words", with_vit=step % lesson.vit_every == 0)
         total = (
             losses.words
             + schedule.asked_loss_weight * losses.asked
@@ -248,27 +185,44 @@ class Trainer:
                 value.lerp_(state[name], 1 - decay)
         return losses
 
+    def averaged(self) -> MolmoForConditionalGeneration:
+        """A model of the averaged weights, which are the ones that are kept."""
+        model = MolmoForConditionalGeneration(self.model.config)
+        model.load_state_dict(self.average)
+        return model.eval()
+
     def save(self, processor: MolmoProcessor) -> None:
-        """State for going on, and the averaged weights as a bf16 checkpoint in `run/checkpoint`."""
+        """All that is needed to go on (`state.pt`), and what others may begin with (`checkpoint`, `heads.safetensors`).
+
+        Every file is replaced whole: a kill or a full disk leaves the one before.
+        """
         state = {
             "step": self.step,
+            "best": self.best,
             "model": self.model.state_dict(),
             "lessons": self.lessons.state_dict(),
             "average": self.average,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
-        part = self.run / "state.part"
-        torch.save(state, part)
-        part.rename(self.run / "state.pt")
-        averaged = MolmoForConditionalGeneration(self.model.config)
-        averaged.load_state_dict(self.average)
-        write_checkpoint(averaged, processor, self.run / "checkpoint")
+        with replaced_file(self.run / "state.pt") as part:
+            torch.save(state, part)
+        with replaced_file(self.run / HEADS) as part:
+            save_file({n: t.to(torch.bfloat16) for n, t in self.lessons.state_dict().items()}, part)
+        write_checkpoint(self.averaged(), processor, self.run / "checkpoint")
+
+    def keep_if_best(self, score: float, processor: MolmoProcessor) -> None:
+        """Another copy in `best` of the averaged weights with the highest score so far."""
+        if score > self.best:
+            self.best = score
+            write_checkpoint(self.averaged(), processor, self.run / "best")
 
     def begin_with(self, folder: Path) -> None:
-        """Take the weights of a checkpoint of the same sizes instead of fresh ones."""
-        weights = MolmoForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
-        self.model.load_state_dict(weights)
-        self.average = {name: value.detach().clone() for name, value in weights.items()}
+        """Take the weights of `folder`/checkpoint, of the same sizes, and where they are there the lessons' heads."""
+        weights = MolmoForConditionalGeneration.from_pretrained(folder / "checkpoint", dtype=torch.float32)
+        self.model.load_state_dict(weights.state_dict())
+        self.average = {name: value.detach().clone() for name, value in weights.state_dict().items()}
+        if (folder / HEADS).is_file():
+            self.lessons.load_state_dict({n: t.float() for n, t in load_file(folder / HEADS).items()})
 
     def whiten(self, batches: QuestionBatches, count: int = 25) -> None:
         """Fit the patch embedding's start to the pictures, things and background in equal parts."""
@@ -285,7 +239,7 @@ class Trainer:
         if not path.exists():
             return
         state = torch.load(path, weights_only=True)
-        self.step = state["step"]
+        self.step, self.best = state["step"], state["best"]
         self.model.load_state_dict(state["model"])
         self.lessons.load_state_dict(state["lessons"])
         self.average = state["average"]
@@ -310,55 +264,12 @@ def _twice(truth: Tensor) -> Tensor:
 
 
 def write_checkpoint(model: MolmoForConditionalGeneration, processor: MolmoProcessor, folder: Path) -> None:
-    """The released layout, weights stored in bf16."""
+    """The released layout, weights stored in bf16; a folder that is there is replaced when the new one is whole."""
     stored = MolmoForConditionalGeneration(model.config)
     stored.load_state_dict(model.state_dict())
-    stored.to(torch.bfloat16).save_pretrained(folder)
-    processor.save_pretrained(folder)
-
-
-def measure(trainer: Trainer, batches: list[Batch], processor: MolmoProcessor) -> dict[str, float]:
-    """Shares of what the averaged weights get right.
-
-    With the true answer's beginning given, the next token: `decision`: point or "There are none"; `x_tens`: the
-    first digit of a point's x, which only the words and the picture tell; `x_ones`, `y_tens`: the digits that
-    follow from it. On the image side: `kind` and `colour` of the thing in an image token.
-    """
-    here = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    trainer.model.load_state_dict(trainer.average)
-    digits = torch.tensor([processor.tokenizer.encode(d, add_special_tokens=False)[0] for d in "0123456789"])
-    quote = processor.tokenizer.encode('="', add_special_tokens=False)[0]
-    point = processor.tokenizer.encode(".", add_special_tokens=False)[0]
-    starts = torch.tensor(
-        [processor.tokenizer.encode(t, add_special_tokens=False)[0] for t in (" <", " There")]
-    )
-    right: dict[str, list[int]] = {}
-    with torch.no_grad():
-        for batch in batches:
-            backbone = trainer.model.model.vision_backbone
-            features = backbone.features(batch.images[:, None])
-            tokens = backbone.pool(features.expand(-1, 2, -1, -1), batch.image_masks)
-            guess = trainer.text_logits(batch, tokens).argmax(-1)
-            labels, seen = batch.labels, batch.question_ids
-            is_digit = torch.isin(labels, digits)
-            tens = is_digit & (seen == quote)
-            is_y = ((seen == quote).cumsum(dim=1) % 2) == 0
-            ones = is_digit & (seen != point) & ~tens
-            kind, colour, *_ = trainer.lessons.token_head(tokens[:, 0]).split(trainer.lessons.token_sizes, -1)
-            truth, there = batch.truth, batch.truth.token_kind > 0
-            for name, hits in {
-                "decision": (guess == labels)[torch.isin(labels, starts)],
-                "x_tens": (guess == labels)[tens & ~is_y],
-                "x_ones": (guess == labels)[ones & ~is_y],
-                "y_tens": (guess == labels)[tens & is_y],
-                "kind": (kind.argmax(-1) == truth.token_kind)[there],
-                "colour": (colour.argmax(-1) == truth.token_colour)[there],
-            }.items():
-                count = right.setdefault(name, [0, 0])
-                count[0] += int(hits.sum())
-                count[1] += hits.numel()
-    trainer.model.load_state_dict(here)
-    return {name: hits / max(count, 1) for name, (hits, count) in right.items()}
+    with replaced_folder(folder) as new:
+        stored.to(torch.bfloat16).save_pretrained(new)
+        processor.save_pretrained(new)
 
 
 def shard_orders(config: dict[str, Any], part: str, grid: Grid, folder: Path) -> list[ShardOrder]:
@@ -403,13 +314,6 @@ def build_processor(config: dict[str, Any]) -> MolmoProcessor:
     )
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], Schedule]:
-    config = yaml.safe_load(path.read_text())
-    settings = dict(config["training"])
-    lessons = tuple(Lesson(**lesson) for lesson in settings.pop("lessons"))
-    return config, Schedule(lessons=lessons, **settings)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("config/training/tabletop.yaml"))
@@ -417,10 +321,17 @@ def main() -> None:
         "--run", type=Path, default=Path("runs/tabletop"), help="folder for scenes, state, checkpoint"
     )
     parser.add_argument(
-        "--begin-with", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from"
+        "--begin-with", type=Path, metavar="RUN", help="another run's folder: start from its weights"
     )
+    parser.add_argument(
+        "--from-lesson", type=int, default=0, metavar="N", help="skip the lessons before this one (from 0)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch, instead of the configuration's")
     arguments = parser.parse_args()
+    keep_freed_memory()
     config, schedule = read_config(arguments.config)
+    if arguments.threads:
+        schedule = replace(schedule, threads=arguments.threads)
     run: Path = arguments.run
     run.mkdir(parents=True, exist_ok=True)
 
@@ -435,16 +346,13 @@ def main() -> None:
         trainer.begin_with(arguments.begin_with)
     else:
         trainer.whiten(QuestionBatches(train_shard, processor, grid, seed=2, pictures=8, questions=1))
+    trainer.step = sum(lesson.steps for lesson in schedule.lessons[: arguments.from_lesson])
     trainer.resume()
-    print(
-        f"{count_parameters(trainer.model) / 1e6:.2f} M parameters, {len(train_shard.pictures)} pictures",
-        flush=True,
-    )
     validation = QuestionBatches(
         validation_shard, processor, grid, seed=1, pictures=8, questions=schedule.questions_per_picture
     )
-    held_out = [validation.batch(index) for index in range(len(validation_shard.pictures) // 8)]
-    with (run / "log.jsonl").open("a") as log:
+    title = f"{count_parameters(trainer.model) / 1e6:.2f} M parameters, {len(train_shard.pictures)} pictures"
+    with TrainingLog(run, schedule, title, trainer.step) as log:
         while trainer.step < schedule.steps:
             lesson, step = schedule.lesson_at(trainer.step)
             questions = QuestionBatches(
@@ -459,31 +367,30 @@ def main() -> None:
                 first_step=step,
             )
             stream = CloseUps(questions, first_step=step) if lesson.name == "close_ups" else questions
-            teach(trainer, lesson, stream, held_out, processor, log)
+            teach(trainer, lesson, stream, validation, log)
 
 
 def teach(
     trainer: Trainer,
     lesson: Lesson,
     stream: QuestionBatches | CloseUps,
-    held_out: list[Batch],
-    processor: MolmoProcessor,
-    log: TextIO,
+    validation: QuestionBatches,
+    log: TrainingLog,
 ) -> None:
     """The rest of one lesson: steps, log lines, validation, saved states."""
-    schedule, started, first = trainer.schedule, time.monotonic(), trainer.step
+    schedule, processor = trainer.schedule, validation.processor
+    held_out = [validation.batch(index) for index in range(VALIDATION_PICTURES // validation.pictures)]
     for batch in DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=8):
         losses = trainer.take_step(batch)
         last = trainer.step >= schedule.steps or schedule.lesson_at(trainer.step)[0] is not lesson
-        if trainer.step % 50 == 0:
-            entry = {"step": trainer.step, "lesson": lesson.name}
-            entry |= {name: round(value.item(), 4) for name, value in vars(losses).items()}
-            entry["seconds_per_step"] = round((time.monotonic() - started) / (trainer.step - first), 3)
-            if trainer.step % schedule.validate_every_steps == 0 and lesson.name != "close_ups":
-                entry |= {k: round(v, 3) for k, v in measure(trainer, held_out, processor).items()}
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
-            print(entry, flush=True)
+        log.step(trainer.step, lesson.name, {name: value.item() for name, value in vars(losses).items()})
+        if lesson.name != "close_ups" and (trainer.step % schedule.validate_every_steps == 0 or last):
+            found = next_token_shares(trainer.averaged(), trainer.lessons, held_out, processor)
+            if lesson.name == "words":
+                rates = hit_rates(trainer.averaged(), validation, range(VALIDATION_PICTURES))
+                found |= rates
+                trainer.keep_if_best(sum(rates.values()) / len(rates), processor)
+            log.validation(trainer.step, found)
         if trainer.step % schedule.save_every_steps == 0 or last:
             trainer.save(processor)
         if last:

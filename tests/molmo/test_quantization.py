@@ -48,12 +48,17 @@ def linear(outputs: int, inputs: int) -> nn.Linear:
 
 
 @pytest.mark.parametrize("rows", [1, 3, MANY_ROWS - 1, MANY_ROWS, 100])
-@pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (48, 192), (10, 33), (256, 80)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (48, 192), (10, 33), (256, 80), (20, 64)])
 def test_eight_bits_multiply_with_the_rounded_weights(rows: int, outputs: int, inputs: int) -> None:
     full = linear(outputs, inputs)
     ours, x = Int8Linear(full.weight, full.bias), torch.randn(2, rows, inputs)
-    expected = nn.functional.linear(x, ours.dequantized(), full.bias)
-    torch.testing.assert_close(ours(x), expected, atol=1e-4, rtol=1e-4)
+    in_bfloat16 = 2 * rows < MANY_ROWS and outputs % 16 == 0 and inputs % 64 == 0
+    seen = x.bfloat16().float() if in_bfloat16 else x
+    product = nn.functional.linear(seen, ours.dequantized())
+    # Eight bits of mantissa in and out for few rows, nothing lost for many.
+    assert (
+        (ours(x) - full.bias - product).abs() <= 1e-4 + (2**-8 if in_bfloat16 else 1e-4) * product.abs()
+    ).all()
     step = full.weight.abs().amax(dim=1, keepdim=True) / 127
     assert ((ours.dequantized() - full.weight).abs() <= 0.501 * step).all()
 

@@ -21,9 +21,11 @@ from molmo_ros.training.batches import ANYWHERE, NOWHERE, SHORT_ANSWER_TOKENS, B
 from molmo_ros.training.close_ups import WINDOW, CloseUps, window_features
 from molmo_ros.training.questions import every_wording
 from molmo_ros.training.scenes import MOST_THINGS, Grid, Shard, Words, aim_point, covering_thing
+from molmo_ros.training.schedule import read_config
 from molmo_ros.training.tabletop_model import build_image_processor, gaze_loss
 from molmo_ros.training.tokenizer import train_tokenizer
-from molmo_ros.training.train import Trainer, build_processor, read_config, world_of
+from molmo_ros.training.train import Trainer, build_processor, world_of
+from molmo_ros.training.validation import text_logits
 
 CONFIG = Path(__file__).parents[2] / "config" / "training" / "tabletop.yaml"
 WORLD_CONFIG = CONFIG.with_name("tabletop_world.yaml")
@@ -127,7 +129,7 @@ def test_questions_behind_one_picture_give_the_logits_of_the_same_question_asked
     with torch.no_grad():
         features = net.model.vision_backbone.features(batch.images[:, None]).expand(-1, 2, -1, -1)
         tokens = net.model.vision_backbone.pool(features, batch.image_masks)
-        packed = trainer().text_logits(batch, tokens)
+        packed = text_logits(net, batch, tokens)
         for row in range(len(batch.question_ids)):
             picture = row // 3
             alone = net(
@@ -141,7 +143,7 @@ def test_questions_behind_one_picture_give_the_logits_of_the_same_question_asked
 
 def test_training_pictures_are_prepared_as_the_processor_does() -> None:
     """Without the change of light: the crop of the training equals the processor's for the same pixels."""
-    pixels = shard().pictures[0]
+    pixels = shard().pictures[np.array([0])][0]
     theirs = processor()(images=Image.fromarray(pixels), text="x")["images"][0, 0]
     p, (rows, cols) = grid().patch_size, grid().patches
     canvas = np.zeros((*grid().crop_size, 3), np.float32)
@@ -190,7 +192,7 @@ def test_the_gaze_loss_is_the_attention_of_the_models_own_head() -> None:
     handle = language.layers[2].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     with torch.no_grad():
         tokens = torch.randn(2, 2, grid().tokens[0] * grid().tokens[1], 192)
-        trainer().text_logits(batch, tokens)
+        text_logits(net, batch, tokens)
         handle.remove()
         ours = gaze_loss(
             language, inputs[0], inputs[1], batch.image_input_idx, batch.look_at, batch.gaze_weights
@@ -276,9 +278,11 @@ def test_training_can_begin_with_the_weights_of_a_checkpoint(tmp_path: Path) -> 
     first.average = {name: value + 0.5 for name, value in first.average.items()}
     first.save(processor())
     second = Trainer(config, schedule, tmp_path)
-    second.begin_with(tmp_path / "checkpoint")
+    second.begin_with(tmp_path)
     for name, value in second.model.state_dict().items():
         torch.testing.assert_close(value, first.average[name], atol=0.01, rtol=0.01)
+    for name, value in second.lessons.state_dict().items():
+        torch.testing.assert_close(value, first.lessons.state_dict()[name], atol=0.01, rtol=0.01)
 
 
 def test_a_step_lowers_the_loss_and_a_saved_run_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -80,6 +80,36 @@ def test_bad_rows_are_named_by_line_or_left_out_and_listed(tmp_path: Path) -> No
     assert len(read_dataset(tmp_path / "set").samples) == 1
 
 
+def test_lines_that_are_no_rows_are_named_too(tmp_path: Path) -> None:
+    save(tmp_path / "pictures" / f"{SHA}.png")
+    (tmp_path / "pictures" / "broken.png").write_bytes(
+        (tmp_path / "pictures" / f"{SHA}.png").read_bytes()[:60]
+    )
+    broken = {**pixmo_rows()[1], "image_sha256": "broken"}
+    lines = ["{", "[1]", "7", json.dumps(broken), json.dumps(pixmo_rows()[1])]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    bad = convert_pixmo(tmp_path / "rows.jsonl", tmp_path / "pictures", tmp_path / "set", skip_bad=True)
+    assert [error.line for error in bad] == [1, 2, 3, 4]
+    assert "is not JSON" in str(bad[0]) and "must be a JSON object" in str(bad[1])
+    assert all("questions.jsonl" not in str(error) for error in bad)
+    assert len(read_dataset(tmp_path / "set").samples) == 1
+
+
+def test_pictures_whose_names_come_out_alike_stay_apart(tmp_path: Path) -> None:
+    folder = point_bench(tmp_path / "bench")
+    entries = [
+        {"category": "spatial", "image_filename": name, "mask_filename": "a.png", "user_input": name}
+        for name in ("a b.png", "a_b.png")
+    ]
+    for shade, name in enumerate(("a b.png", "a_b.png")):
+        Image.new("RGB", SIZE, (shade, 0, 0)).save(folder / "images" / "spatial" / name)
+    (folder / "data.json").write_text(json.dumps(entries))
+    convert_point_bench(folder, tmp_path / "set")
+    first, second = read_dataset(tmp_path / "set").samples
+    assert first.image != second.image
+    assert (first.read_image()[0, 0, 0], second.read_image()[0, 0, 0]) == (0, 1)
+
+
 def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
     (tmp_path / "rows.jsonl").write_text("{")

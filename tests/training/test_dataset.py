@@ -65,6 +65,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ({**MUG, "points": [50, 50]}, "pairs in percent"),
         ({**MUG, "points": [[True, 1]]}, "pairs in percent"),
         ({**MUG, "points": "50 50"}, "pairs in percent"),
+        ({**MUG, "points": [[10**400, 1]]}, "pairs in percent"),
+        ("[" * 100_000, "not JSON"),
+        ({**MUG, "image": "images/\ud800.png"}, "not found"),
         ('{"image": "images/a.png", "target": "a mug", "points": [[NaN, 1]]}', "pairs in percent"),
         ({**MUG, "masks": "masks/a.png"}, "list of file names"),
         ({**MUG, "masks": ["masks/none.png"]}, "masks/none.png not found"),
@@ -90,7 +93,7 @@ def test_a_bad_line_is_named_with_file_line_and_reason(
     with pytest.raises(DatasetError) as caught:
         read_dataset(folder)
     assert str(caught.value).startswith(f"{folder / 'questions.jsonl'}:2: ")
-    assert says in str(caught.value)
+    assert says in str(caught.value) and str(caught.value).encode()
     skipping = read_dataset(folder, skip_bad=True)
     assert len(skipping.samples) == 1
     assert [error.line for error in skipping.skipped] == [2]

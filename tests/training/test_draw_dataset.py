@@ -9,10 +9,10 @@ import pytest
 
 from molmo_ros.pointing.grammar import says_absent, spoken_points
 from molmo_ros.pointing.prompts import clean_target, pointing_prompt
-from molmo_ros.sim.worlds import TABLETOP
+from molmo_ros.sim.worlds import TABLETOP, WORKSHOP
 from molmo_ros.training.dataset import Dataset, problems, read_dataset
 from molmo_ros.training.dataset_commands import run
-from molmo_ros.training.draw_dataset import ASKED, SPLITS, draw_dataset
+from molmo_ros.training.draw_dataset import ASKED, SPLITS, draw_dataset, recipe_of, seeds_with
 from molmo_ros.training.metrics import score
 from molmo_ros.training.relations import RELATIONS
 
@@ -93,3 +93,24 @@ def test_the_command_line_draws_a_split(tmp_path: Path, capsys: pytest.CaptureFi
     for wrong in (["--scenes", "0"], ["--scenes", "9000000"], ["--world", "first", "--held-out"]):
         with pytest.raises(SystemExit):
             run(["draw", "--out", str(tmp_path / "other"), *wrong])
+
+
+def test_a_set_about_a_kind_shows_it_in_every_scene_and_asks_for_it(tmp_path: Path) -> None:
+    command = ["draw", "--world", "workshop", "--showing", "stapler", "--split", "train", "--scenes", "4"]
+    assert run([*command, "--size", "240", "180", "--out", str(tmp_path / "set")]) == 0
+    samples = read_dataset(tmp_path / "set").samples
+    seeds = seeds_with("stapler", recipe_of(WORKSHOP), SPLITS["train"], 4)
+    assert {sample.image for sample in samples} == {f"images/{seed:07d}.jpg" for seed in seeds}
+    about = [s for s in samples if "stapler" in s.target and s.task in ("point", "set")]
+    shown = {sample.image for sample in about}
+    assert len(shown) >= 3  # one may be hidden
+    assert {"the stapler", "all the staplers"} & {sample.target for sample in about}
+    with pytest.raises(SystemExit):
+        run(["draw", "--world", "tabletop", "--showing", "stapler", "--out", str(tmp_path / "other")])
+
+
+def test_old_pictures_can_be_asked_for_what_is_never_there(tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "old", TABLETOP, range(40, 60), render_size=(120, 90), words=WORKSHOP)
+    samples = read_dataset(tmp_path / "old").samples
+    about = [s for s in samples if "stapler" in s.target]
+    assert about and all(sample.task == "absent" for sample in about)

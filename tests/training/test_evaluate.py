@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from molmo_ros.molmo.loading import CheckpointError
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.sim.worlds import FIRST
 from molmo_ros.training import evaluate
 from molmo_ros.training.draw_dataset import draw_dataset
-from molmo_ros.training.evaluate import main, model_folder, parser, pointers_of
+from molmo_ros.training.evaluate import main, model_folder, parser, plot_of, pointers_of
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
@@ -30,12 +31,27 @@ def test_models_are_folders_or_names_of_bundled_ones(tmp_path: Path, monkeypatch
 
 
 def test_models_are_named_by_what_tells_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "load_pointer", lambda folder, quantization: (folder, quantization))
+    monkeypatch.setattr(
+        evaluate, "load_pointer", lambda folder, *_, **more: f"{folder} {more['format_name']}"
+    )
     a, b = Path("runs/a"), Path("runs/b")
     assert list(pointers_of([a], ["none", "int8"])) == ["none", "int8"]
     assert list(pointers_of([a, b], ["none"])) == ["a", "b"]
     assert list(pointers_of([a, b], ["none", "int4"])) == ["a none", "a int4", "b none", "b int4"]
     assert list(pointers_of([a, Path("old/a")], ["none"])) == ["a", "2: a"]
+    assert str(pointers_of([a, b], ["none"], ["molmo", "qwen3_vl"])) == str(
+        {"a": f"{a} molmo", "b": f"{b} qwen3_vl"}
+    )
+    assert str(pointers_of([a, b], ["none"], ["molmo"])) == str({"a": f"{a} molmo", "b": f"{b} molmo"})
+    with pytest.raises(CheckpointError, match="one for all or one for each"):
+        pointers_of([a, b], ["none"], ["molmo"] * 3)
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--model", tmp_path / "gone", "--scenes", "1") == 1
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_a_data_set_is_evaluated_and_everything_asked_for_is_written(
@@ -65,7 +81,12 @@ def test_a_data_set_is_evaluated_and_everything_asked_for_is_written(
     written = json.loads(files[0].read_text())
     assert set(written["models"]) == {"none", "int8"} and len(written["left_out"]) == 1
     assert all(len(model["asked"]) == count for model in written["models"].values())
-    assert files[2].read_text().startswith("<svg")
+    (pair,) = written["compared"]
+    assert sum(pair[name] for name in ("only_first", "only_second", "both", "neither")) == count
+    assert all(max(model["questions"].values()) <= count for model in written["models"].values())
+    plots = [plot_of(files[2], name) for name in ("none", "int8")]
+    assert [plot.name for plot in plots] == ["plot.none.svg", "plot.int8.svg"]
+    assert all(plot.read_text().startswith("<svg") for plot in plots)
     mistakes = sum(not row["right"] for model in written["models"].values() for row in model["asked"])
     assert files[1].exists() == (mistakes > 0)
 

@@ -1,0 +1,34 @@
+"""Which checkpoints are read instead of mapped, and that what is read is what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from molmo_ros.molmo.stored_tensors import tensors_to_convert
+
+
+def test_tensors_that_change_their_type_are_read_one_by_one(tmp_path: Path) -> None:
+    stored = {"a": torch.randn(3, 4), "b": torch.randn(5)}
+    save_file({"a": stored["a"]}, tmp_path / "1.safetensors")
+    save_file({"b": stored["b"]}, tmp_path / "2.safetensors")
+    files = [str(tmp_path / f"{number}.safetensors") for number in (1, 2)]
+    with tensors_to_convert(files, torch.bfloat16) as slices:
+        assert slices is not None
+        assert {name: part[...].tolist() for name, part in slices.items()} == {
+            name: value.tolist() for name, value in stored.items()
+        }
+
+
+def test_tensors_that_keep_their_type_stay_mapped(tmp_path: Path) -> None:
+    save_file({"a": torch.randn(3, 4), "ids": torch.arange(3)}, tmp_path / "1.safetensors")
+    with tensors_to_convert([str(tmp_path / "1.safetensors")], torch.float32) as slices:
+        assert slices is None
+
+
+def test_other_files_and_no_files_are_left_to_transformers(tmp_path: Path) -> None:
+    for files in (None, [], [str(tmp_path / "pytorch_model.bin")]):
+        with tensors_to_convert(files, torch.bfloat16) as slices:
+            assert slices is None
