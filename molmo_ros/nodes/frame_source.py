@@ -1,107 +1,128 @@
-"""One RGB-D instant on demand: subscribe while a request waits, pair the stamps, unsubscribe.
+"""One RGB-D instant of one camera: subscribe while a request waits, pair the stamps, unsubscribe.
 
-Messages are kept as bytes and only their headers are read; what is not part of the chosen instant is never
-deserialised. An instant is chosen when colour, depth and intrinsics carry stamps within the allowed gap, the
-image is fresh, and TF covers its stamp. When none comes in time the refusal says what was missing, by name.
+An instant is chosen when colour, depth and intrinsics carry stamps within the allowed gap, the image is fresh,
+and TF covers its stamp. When none comes in time the refusal says what was missing, by name. A streaming camera
+stays subscribed, and its newest complete instant is there at once.
 
-Everything here runs on the thread of the executor that spins the sensor node; only `request` and `cancel` may
-be called from elsewhere.
+Everything here runs on the thread of the executor that spins the sensor node; only `request` may be called from
+elsewhere.
 """
 
 from __future__ import annotations
 
-import struct
 import time
-from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor
 from rclpy.node import Node
-from rclpy.qos import (
-    DurabilityPolicy,
-    QoSCompatibility,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_check_compatible,
-)
-from rclpy.subscription import Subscription
 from rclpy.timer import Timer
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from molmo_ros.nodes.camera_channel import Channel, Heard
+from molmo_ros.nodes.parameters import CameraParameters, PointingParameters
 from molmo_ros.nodes.transforms import TransformWindow
 from molmo_ros.outcome import Code, Outcome, PointingError
 
-KEPT_MESSAGES = 8
-SENSOR_QUEUE_DEPTH = 5
 # Discovery may still run when a request comes in: how often to look whether its publishers call for another QoS.
 LATE_PUBLISHERS_S = 0.25
-_NAMED_TOPICS = 6
+NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class FrameRules:
-    """What counts as one instant; durations in the units their names say. `depth_topic` None: colour
-    alone."""
+    """What counts as one instant; durations in the units their names say. Topics are resolved names.
 
+    `depth_topic` None: colour alone. `depth_info_topic` None: depth is registered to colour. `color_transport`:
+    raw or compressed; `depth_transport`: raw, compressed or compressedDepth. `still_frame` is where the camera's
+    pose is taken: the target frame, or the fixed frame of a moving base.
+    """
+
+    camera: str
     color_topic: str
     color_info_topic: str
     depth_topic: str | None
-    target_frame: str
+    still_frame: str
     max_pairing_gap_ns: int
     max_stamp_lead_ns: int
     frame_timeout_s: float
     tf_timeout_s: float
     sensor_qos: str = "auto"
+    depth_info_topic: str | None = None
+    color_transport: str = "raw"
+    depth_transport: str = "raw"
+    streaming: bool = False
+
+    @classmethod
+    def of(
+        cls, camera: CameraParameters, parameters: PointingParameters, resolve: Callable[[str], str]
+    ) -> FrameRules:
+        """`resolve` makes full topic names, remappings included; it raises for what is no topic."""
+        color_topic = resolve(camera.color_topic)
+        depth_topic = resolve(camera.depth_topic) if camera.depth_topic else None
+        return cls(
+            camera=camera.name,
+            color_topic=color_topic,
+            color_info_topic=resolve(camera.color_info_topic),
+            depth_topic=depth_topic,
+            still_frame=(parameters.fixed_frame or parameters.target_frame).lstrip("/"),
+            max_pairing_gap_ns=round(camera.max_pairing_gap_s * NANOSECONDS),
+            max_stamp_lead_ns=round(camera.max_stamp_lead_s * NANOSECONDS),
+            frame_timeout_s=camera.frame_timeout_s,
+            tf_timeout_s=parameters.tf_timeout_s,
+            sensor_qos=camera.sensor_qos,
+            depth_info_topic=resolve(camera.depth_info_topic)
+            if depth_topic and camera.depth_info_topic
+            else None,
+            color_transport=_transport(camera.color_transport, color_topic, ("compressed",)),
+            depth_transport=_transport(
+                camera.depth_transport, depth_topic, ("compressedDepth", "compressed")
+            ),
+            streaming=camera.streaming,
+        )
+
+
+def _transport(given: str, topic: str | None, by_name: tuple[str, ...]) -> str:
+    """Names of topics end as image_transport names them."""
+    if given != "auto" or topic is None:
+        return given
+    return next((name for name in by_name if topic.endswith(f"/{name}")), "raw")
 
 
 @dataclass(frozen=True, eq=False)
 class RawFrame:
-    """The bytes of one instant (CDR) and `T_target_camera` (4x4) at its stamp; `frame_id` is the camera's."""
+    """The bytes of one instant (CDR), and where its camera was at its stamp.
+
+    `T_still_camera` (4x4): from the camera's `frame_id` to the rules' still frame. `T_color_depth` (4x4): from
+    the depth camera's frame to the colour camera's; None when depth is registered to colour. `complete_s`: when
+    its last message arrived and TF covered it, by time.monotonic(); `age_s`: how old it was then.
+    """
 
     color: bytes
     color_info: bytes
     depth: bytes | None
+    depth_info: bytes | None
     stamp_ns: int
     frame_id: str
-    T_target_camera: np.ndarray
+    T_still_camera: np.ndarray
+    T_color_depth: np.ndarray | None
+    complete_s: float
+    age_s: float
 
 
-@dataclass(frozen=True)
-class _Heard:
-    stamp_ns: int
-    frame_id: str
-    data: bytes
-    arrived_ns: int
-
-
-@dataclass
-class _Channel:
-    """One topic of the camera during one wait: its subscription and the newest messages."""
-
-    role: str
-    topic: str
-    message_type: type[Any]
-    subscription: Subscription | None = None
-    qos: QoSProfile | None = None
-    latched: bool = False
-    heard: deque[_Heard] = field(default_factory=lambda: deque(maxlen=KEPT_MESSAGES))
-
-    def nearest(self, stamp_ns: int) -> _Heard | None:
-        return min(self.heard, key=lambda message: abs(message.stamp_ns - stamp_ns), default=None)
-
-
-@dataclass
+@dataclass(eq=False)
 class _Wait:
     """One request's wait for a frame, and the nearest that it came to one."""
 
     answer: Future[RawFrame]
     max_age_ns: int
     started_s: float
-    channels: dict[str, _Channel]
+    started_ns: int
     timers: list[Timer] = field(default_factory=list)
     refusal: Outcome | None = None
     tf_refusal: Outcome | None = None
@@ -113,194 +134,226 @@ class _Wait:
 
 
 class FrameSource:
-    """Serves one wait at a time, which is all that one model can use."""
+    """Frames of one camera, for any number of requests at a time."""
 
-    def __init__(self, node: Node, executor: Executor, clock: Clock, rules: FrameRules) -> None:
+    def __init__(
+        self, node: Node, executor: Executor, clock: Clock, rules: FrameRules, transforms: TransformWindow
+    ) -> None:
         """`node` is spun by `executor`; `clock` is the clock that image stamps are compared with."""
+        self.rules = rules
         self._node = node
         self._executor = executor
         self._clock = clock
-        self._rules = rules
+        self._transforms = transforms
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._wait: _Wait | None = None
-        self._transforms = TransformWindow(node, on_change=self._guarded_try)
+        self._waits: list[_Wait] = []
+        self._adapting: Timer | None = None
+        color_type: type[Any] = Image if rules.color_transport == "raw" else CompressedImage
+        depth_type: type[Any] = Image if rules.depth_transport == "raw" else CompressedImage
+        roles: list[tuple[str, str, str | None, type[Any]]] = [
+            ("color", "colour image", rules.color_topic, color_type),
+            ("info", "CameraInfo", rules.color_info_topic, CameraInfo),
+            ("depth", "depth image", rules.depth_topic, depth_type),
+            ("depth_info", "CameraInfo", rules.depth_info_topic, CameraInfo),
+        ]
+        self._channels = {
+            name: Channel(node, clock, role, topic, kind, rules.sensor_qos, self._try_all)
+            for name, role, topic, kind in roles
+            if topic is not None
+        }
 
     def request(self, max_age_ns: int, timeout_s: float) -> Future[RawFrame]:
         """The next instant at most `max_age_ns` old; the future raises PointingError when there is none in
-        time.
+        time, and may be cancelled.
 
         `timeout_s` bounds the wait together with the rule's own `frame_timeout_s`. Call from any thread.
         """
         answer: Future[RawFrame] = Future()
+
+        def forget(future: Future[RawFrame]) -> None:
+            if future.cancelled():
+                self._executor.create_task(self._forget, future)
+
+        answer.add_done_callback(forget)
         self._executor.create_task(self._begin, answer, max_age_ns, timeout_s)
         return answer
 
-    def cancel(self) -> None:
-        """Give up the wait, if there is one. Call from any thread."""
-        self._executor.create_task(
-            self._refuse, Outcome(Code.CANCELLED, "cancelled while waiting for a frame")
-        )
+    def open(self) -> None:
+        """From now on requests are served; a streaming camera is subscribed."""
+        if self.rules.streaming:
+            self._subscribe()
+
+    def close(self, outcome: Outcome) -> None:
+        """End all waits with this outcome, and every subscription."""
+        for wait in list(self._waits):
+            self._end(wait, PointingError(outcome.code, outcome.message))
+        self._unsubscribe()
+
+    def forget_messages(self) -> None:
+        """Time has jumped: what was heard belongs to another run of the clock."""
+        for channel in self._channels.values():
+            if not channel.latched:
+                channel.heard.clear()
+        for wait in self._waits:
+            wait.started_ns = self._clock.now().nanoseconds
+            wait.refusal = wait.tf_refusal = wait.smallest_gap = None
+
+    @property
+    def is_subscribed(self) -> bool:
+        return any(channel.is_open for channel in self._channels.values())
+
+    @property
+    def newest_stamp_ns(self) -> int:
+        """Stamp of the newest colour image that is kept; 0 when there is none."""
+        return max((message.stamp_ns for message in self._channels["color"].heard), default=0)
 
     # ------------------------------------------------------------------ a wait, from beginning to end
 
     def _begin(self, answer: Future[RawFrame], max_age_ns: int, timeout_s: float) -> None:
-        if self._wait is not None:
-            answer.set_exception(PointingError(Code.BUSY, "another request is waiting for a frame"))
+        if answer.cancelled():
             return
-        rules = self._rules
-        channels = {
-            "color": _Channel("colour image", rules.color_topic, Image),
-            "info": _Channel("CameraInfo", rules.color_info_topic, CameraInfo),
-        }
-        if rules.depth_topic is not None:
-            channels["depth"] = _Channel("depth image", rules.depth_topic, Image)
-        self._wait = wait = _Wait(answer, max_age_ns, time.monotonic(), channels)
+        wait = _Wait(answer, max_age_ns, time.monotonic(), self._clock.now().nanoseconds)
+        self._waits.append(wait)
         try:
-            self._transforms.open()
-            for channel in channels.values():
-                self._subscribe(channel, self._qos_for(channel))
-            self._end_after(min(rules.frame_timeout_s, timeout_s))
-            wait.timers.append(self._node.create_timer(LATE_PUBLISHERS_S, self._adapt, clock=self._steady))
+            self._transforms.open(wait, lambda: self._guarded_try(wait))
+            self._subscribe()
+            self._end_after(wait, min(self.rules.frame_timeout_s, timeout_s))
         except Exception as error:  # noqa: BLE001 - else the request would wait for ever
-            self._close()
-            wait.answer.set_exception(error)
-
-    def _subscribe(self, channel: _Channel, qos: QoSProfile) -> None:
-        channel.qos = qos
-        channel.latched = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
-
-        def hear(data: bytes) -> None:
-            self._hear(channel, data)
-
-        channel.subscription = self._node.create_subscription(
-            channel.message_type, channel.topic, hear, qos, raw=True
-        )
-
-    def _qos_for(self, channel: _Channel) -> QoSProfile:
-        """Reliable only when every publisher offers it: a best effort subscriber hears them all."""
-        publishers = self._node.get_publishers_info_by_topic(channel.topic)
-        offers = [publisher.qos_profile for publisher in publishers]
-        if self._rules.sensor_qos == "auto":
-            reliable = bool(offers) and all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offers)
-        else:
-            reliable = self._rules.sensor_qos == "reliable"
-        latched = bool(offers) and all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offers)
-        return QoSProfile(
-            depth=SENSOR_QUEUE_DEPTH,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        )
-
-    def _adapt(self) -> None:
-        """Subscribe anew where nothing came and publishers, found only now, call for other terms."""
-        for channel in self._wait.channels.values() if self._wait else ():
-            wanted = self._qos_for(channel)
-            if not channel.heard and wanted != channel.qos and channel.subscription is not None:
-                self._node.destroy_subscription(channel.subscription)
-                self._subscribe(channel, wanted)
-
-    def _end_after(self, seconds: float) -> None:
-        wait = self._wait
-        assert wait is not None
-
-        def end() -> None:
-            if self._wait is wait:
-                self._refuse(self._diagnosis())
-
-        wait.timers.append(self._node.create_timer(max(seconds, 1e-3), end, clock=self._steady))
-
-    def _refuse(self, outcome: Outcome) -> None:
-        if self._wait is not None:
-            answer = self._wait.answer
-            self._close()
-            answer.set_exception(PointingError(outcome.code, outcome.message))
-
-    def _close(self) -> None:
-        wait, self._wait = self._wait, None
-        if wait is None:
+            self._end(wait, error)
             return
-        for channel in wait.channels.values():
-            if channel.subscription is not None:
-                self._node.destroy_subscription(channel.subscription)
+        if self.rules.streaming:
+            self._guarded_try(wait)
+
+    def _end_after(self, wait: _Wait, seconds: float) -> None:
+        def end() -> None:
+            if wait in self._waits:
+                outcome = self._diagnosis(wait)
+                self._end(wait, PointingError(outcome.code, outcome.message))
+
+        wait.timers.append(self._timer(max(seconds, 1e-3), end))
+
+    def _timer(self, period_s: float, callback: Callable[[], None]) -> Timer:
+        # A group of its own each time: rclpy's groups never forget what was in them.
+        group = MutuallyExclusiveCallbackGroup()
+        return self._node.create_timer(period_s, callback, callback_group=group, clock=self._steady)
+
+    def _end(self, wait: _Wait, result: RawFrame | Exception | None) -> None:
+        """Close a wait, and the camera with the last one; None: nobody is interested any more."""
+        self._waits.remove(wait)
         for timer in wait.timers:
             self._node.destroy_timer(timer)
-        self._transforms.close()
+        wait.timers.clear()  # they know their wait, and it holds a frame
+        self._transforms.close(wait)
+        if not self._waits and not self.rules.streaming:
+            self._unsubscribe()
+        if result is None or not wait.answer.set_running_or_notify_cancel():
+            return
+        if isinstance(result, Exception):
+            wait.answer.set_exception(result)
+        else:
+            wait.answer.set_result(result)
+
+    def _forget(self, answer: Future[RawFrame]) -> None:
+        for wait in [wait for wait in self._waits if wait.answer is answer]:
+            self._end(wait, None)
+
+    def _subscribe(self) -> None:
+        for channel in self._channels.values():
+            channel.open()
+        if self._adapting is None:
+            self._adapting = self._timer(LATE_PUBLISHERS_S, self._adapt)
+
+    def _unsubscribe(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        if self._adapting is not None:
+            self._node.destroy_timer(self._adapting)
+            self._adapting = None
+
+    def _adapt(self) -> None:
+        for channel in self._channels.values():
+            channel.adapt()
 
     # ------------------------------------------------------------------ choosing an instant
 
-    def _hear(self, channel: _Channel, data: bytes) -> None:
-        wait = self._wait
-        if wait is None or channel not in wait.channels.values():
-            return
-        header = _header_of(data)
-        if header is not None:
-            channel.heard.append(_Heard(*header, data, self._clock.now().nanoseconds))
-            self._guarded_try()
+    def _try_all(self) -> None:
+        for wait in list(self._waits):
+            self._guarded_try(wait)
 
-    def _guarded_try(self) -> None:
-        wait = self._wait
-        if wait is None:
+    def _guarded_try(self, wait: _Wait) -> None:
+        if wait not in self._waits:
             return
         try:
-            self._try()
+            frame = self._try(wait)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one request, not the thread
-            self._close()
-            if not wait.answer.done():
-                wait.answer.set_exception(error)
-
-    def _try(self) -> None:
-        wait = self._wait
-        if wait is None:
+            self._end(wait, error)
             return
-        for color in sorted(wait.channels["color"].heard, key=lambda message: -message.stamp_ns):
-            info, depth = self._partner(wait, "info", color), self._partner(wait, "depth", color)
-            if info is None or (depth is None and "depth" in wait.channels):
+        if frame is not None:
+            self._end(wait, frame)
+
+    def _try(self, wait: _Wait) -> RawFrame | None:
+        channels = self._channels
+        for color in sorted(channels["color"].heard, key=lambda message: -message.stamp_ns):
+            parts = {name: self._partner(wait, name, color) for name in channels if name != "color"}
+            if any(part is None for part in parts.values()):
                 continue
-            refusal = self._freshness(color, wait.max_age_ns)
+            refusal = self._freshness(color, wait)
             if refusal is not None:
                 wait.refusal = refusal
                 continue
+            depth, depth_info = parts.get("depth"), parts.get("depth_info")
+            T_color_depth = None
             try:
-                T = self._transforms.matrix_at(self._rules.target_frame, color.frame_id, color.stamp_ns)
+                T = self._transforms.matrix_at(self.rules.still_frame, color.frame_id, color.stamp_ns)
+                if depth_info is not None and depth is not None:
+                    T_color_depth = self._transforms.matrix_at(color.frame_id, depth.frame_id, color.stamp_ns)
             except PointingError as error:
                 if wait.tf_refusal is None:
-                    self._end_after(self._rules.tf_timeout_s)
+                    self._end_after(wait, self.rules.tf_timeout_s)
                 wait.tf_refusal = error.outcome
                 continue
-            self._close()
-            wait.answer.set_result(
-                RawFrame(
-                    color.data, info.data, depth.data if depth else None, color.stamp_ns, color.frame_id, T
-                )
+            info = parts["info"]
+            assert info is not None
+            return RawFrame(
+                color=color.data,
+                color_info=info.data,
+                depth=depth.data if depth else None,
+                depth_info=depth_info.data if depth_info else None,
+                stamp_ns=color.stamp_ns,
+                frame_id=color.frame_id,
+                T_still_camera=T,
+                T_color_depth=T_color_depth,
+                complete_s=time.monotonic(),
+                age_s=(self._clock.now().nanoseconds - color.stamp_ns) / NANOSECONDS,
             )
-            return
+        return None
 
-    def _partner(self, wait: _Wait, name: str, color: _Heard) -> _Heard | None:
+    def _partner(self, wait: _Wait, name: str, color: Heard) -> Heard | None:
         """The message of a channel that belongs to a colour image; None when none is near enough."""
-        channel = wait.channels.get(name)
-        nearest = channel.nearest(color.stamp_ns) if channel else None
-        if channel is None or nearest is None:
-            return None
-        if channel.latched:  # said once for all images
+        channel = self._channels[name]
+        nearest = channel.nearest(color.stamp_ns)
+        if nearest is None or channel.latched:  # latched: said once for all images
             return nearest
         gap_ns = abs(nearest.stamp_ns - color.stamp_ns)
-        if gap_ns <= self._rules.max_pairing_gap_ns:
+        if gap_ns <= self.rules.max_pairing_gap_ns:
             return nearest
         if wait.smallest_gap is None or gap_ns < wait.smallest_gap[0]:
             wait.smallest_gap = (gap_ns, channel.topic)
         return None
 
-    def _freshness(self, color: _Heard, max_age_ns: int) -> Outcome | None:
-        age_ns = color.arrived_ns - color.stamp_ns
-        if age_ns > max_age_ns:
+    def _freshness(self, color: Heard, wait: _Wait) -> Outcome | None:
+        """Why an image is not of the present, by the clock at its arrival or at the request, whichever is later."""
+        seen_ns = max(color.arrived_ns, wait.started_ns)
+        age_ns = seen_ns - color.stamp_ns
+        if age_ns > wait.max_age_ns:
             because = "; its stamp is zero: the driver does not set it" if color.stamp_ns == 0 else ""
             return Outcome(
                 Code.STALE_FRAME,
-                f"the newest image on {self._rules.color_topic} was {age_ns / 1e9:.3f} s old when it "
-                f"arrived; the "
-                f"limit is {max_age_ns / 1e9:.3f} s (max_frame_age){because}",
+                f"the newest image on {self.rules.color_topic} was {age_ns / 1e9:.3f} s old when it was looked at; "
+                f"the limit is {wait.max_age_ns / 1e9:.3f} s (max_frame_age){because}",
             )
-        if -age_ns > self._rules.max_stamp_lead_ns:
+        lead_ns = color.stamp_ns - color.arrived_ns
+        if lead_ns > self.rules.max_stamp_lead_ns:
             if color.arrived_ns == 0:
                 because = "this node's clock stands at zero: use_sim_time is set and nothing publishes /clock"
             else:
@@ -309,21 +362,26 @@ class FrameSource:
                 )
             return Outcome(
                 Code.FUTURE_STAMP,
-                f"the image on {self._rules.color_topic} is stamped {-age_ns / 1e9:.3f} s ahead of now; "
-                f"the limit "
-                f"is {self._rules.max_stamp_lead_ns / 1e9:.3f} s (max_stamp_lead_s); {because}",
+                f"the image on {self.rules.color_topic} is stamped {lead_ns / 1e9:.3f} s ahead of now; the limit "
+                f"is {self.rules.max_stamp_lead_ns / 1e9:.3f} s (max_stamp_lead_s); {because}",
             )
         return None
 
     # ------------------------------------------------------------------ saying what was missing
 
-    def _diagnosis(self) -> Outcome:
-        wait = self._wait
-        assert wait is not None
-        codes = {"color": Code.NO_FRAME, "info": Code.NO_CAMERA_INFO, "depth": Code.NO_DEPTH}
-        for name, code in codes.items():
-            if name in wait.channels and not wait.channels[name].heard:
-                return Outcome(code, self._missing(wait.channels[name], wait.waited_s))
+    def _diagnosis(self, wait: _Wait) -> Outcome:
+        codes = {
+            "color": Code.NO_FRAME,
+            "info": Code.NO_CAMERA_INFO,
+            "depth": Code.NO_DEPTH,
+            "depth_info": Code.NO_CAMERA_INFO,
+        }
+        for name, channel in self._channels.items():
+            fresh = [
+                heard for heard in channel.heard if channel.latched or heard.arrived_ns >= wait.started_ns
+            ]
+            if not fresh:
+                return Outcome(codes[name], channel.why_silent(wait.waited_s))
         if wait.tf_refusal is not None:
             return wait.tf_refusal
         if wait.refusal is not None:
@@ -335,57 +393,6 @@ class FrameSource:
         gap_ns, topic = wait.smallest_gap
         return Outcome(
             Code.NOT_SYNCHRONISED,
-            f"{topic} comes no nearer than {gap_ns / 1e6:.1f} ms to the images on "
-            f"{self._rules.color_topic}; the "
-            f"limit is {self._rules.max_pairing_gap_ns / 1e6:.1f} ms (max_pairing_gap_s)",
+            f"{topic} comes no nearer than {gap_ns / 1e6:.1f} ms to the images on {self.rules.color_topic}; the "
+            f"limit is {self.rules.max_pairing_gap_ns / 1e6:.1f} ms (max_pairing_gap_s)",
         )
-
-    def _missing(self, channel: _Channel, waited_s: float) -> str:
-        """One sentence on why a topic stayed silent."""
-        silence = f"no {channel.role} on {channel.topic} for {waited_s:.1f} s"
-        type_name = _ros_type_name(channel.message_type)
-        publishers = self._node.get_publishers_info_by_topic(channel.topic)
-        of_type = [publisher for publisher in publishers if publisher.topic_type == type_name]
-        if publishers and not of_type:
-            return f"{silence}; what is published there is {publishers[0].topic_type}, not {type_name}"
-        if not of_type:
-            others = sorted(
-                topic
-                for topic, types in self._node.get_topic_names_and_types()
-                if type_name in types and self._node.count_publishers(topic) > 0
-            )
-            named = ", ".join(others[:_NAMED_TOPICS]) or "none"
-            more = f" and {len(others) - _NAMED_TOPICS} more" if len(others) > _NAMED_TOPICS else ""
-            return f"{silence}, nobody publishes it; topics with that type: {named}{more}"
-        wanted = self._qos_for(channel)
-        for publisher in of_type:
-            compatibility, reason = qos_check_compatible(publisher.qos_profile, wanted)
-            if compatibility == QoSCompatibility.ERROR:
-                return (
-                    f"{silence}: the QoS of {publisher.node_name} does not fit ({reason.strip()}); set "
-                    f"sensor_qos "
-                    "to auto"
-                )
-        count = f"{len(of_type)} publisher{'s' if len(of_type) > 1 else ''} ({of_type[0].node_name})"
-        return f"{silence}, though {count} announce it; is the camera streaming?"
-
-
-def _header_of(cdr: bytes) -> tuple[int, str] | None:
-    """Stamp (ns) and frame_id of a serialised message that begins with a std_msgs/Header; None if it is cut
-    short.
-
-    CDR (OMG DDS-XTypes 7.4.3): 4 bytes of encapsulation whose second tells the byte order, then the fields.
-    """
-    if len(cdr) < 16:
-        return None
-    order = "<" if cdr[1] & 1 else ">"
-    seconds, nanoseconds, length = struct.unpack_from(f"{order}iII", cdr, 4)
-    if len(cdr) < 16 + length:
-        return None
-    frame_id = bytes(cdr[16 : 16 + max(length - 1, 0)]).decode("utf-8", "replace")
-    return seconds * 1_000_000_000 + nanoseconds, frame_id.lstrip("/")
-
-
-def _ros_type_name(message_type: type[Any]) -> str:
-    package, kind = message_type.__module__.split(".")[:2]
-    return f"{package}/{kind}/{message_type.__name__}"

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, PoseArray, PoseStamped, Quaternion, Vector3
 from std_msgs.msg import Header
 
 from molmo_ros.geometry.locate import Located
 from molmo_ros.geometry.pose import quaternion_xyzw
-from molmo_ros.outcome import Outcome
+from molmo_ros.nodes.answer import Answer, StageSeconds
+from molmo_ros.outcome import Code, Outcome
 from molmo_ros.pointing.point import Point2D
 from molmo_ros_interfaces.msg import Outcome as OutcomeMessage
 from molmo_ros_interfaces.msg import StageDurations as StageDurationsMessage
 from molmo_ros_interfaces.msg import Target as TargetMessage
+from molmo_ros_interfaces.msg import TargetArray
 
 # REP 105 has no word for it; robot_localization and others read this as "anything is possible".
 UNKNOWN_VARIANCE = 1e6
 NANOSECONDS = 1_000_000_000
 
 
-@dataclass
-class StageSeconds:
-    """Wall-clock seconds of each stage of one request; the fields of StageDurations.msg."""
-
-    frame_wait: float = 0.0
-    decode_image: float = 0.0
-    vision: float = 0.0
-    prefill: float = 0.0
-    decode: float = 0.0
-    geometry: float = 0.0
-    publish: float = 0.0
-    total: float = 0.0
-
-    def to_message(self) -> StageDurationsMessage:
-        return StageDurationsMessage(**{name: duration(seconds) for name, seconds in vars(self).items()})
+def durations_message(seconds: StageSeconds) -> StageDurationsMessage:
+    return StageDurationsMessage(**{name: duration(spent) for name, spent in vars(seconds).items()})
 
 
 def duration(seconds: float) -> Duration:
@@ -61,18 +49,47 @@ def pose_from_matrix(T: np.ndarray) -> Pose:
     return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
 
 
-def goal_message(located: Located, stamp_ns: int, target_frame: str) -> PoseStamped:
-    """The goal of a located point, with the image's stamp; only for points whose outcome is OK."""
-    if not located.outcome.ok:
-        raise ValueError(f"a point that failed a check is no goal: {located.outcome}")
-    return PoseStamped(
-        header=stamped_header(stamp_ns, target_frame), pose=pose_from_matrix(located.T_base_target)
+def goal_message(answer: Answer) -> PoseStamped | None:
+    """The goal of an answer, in target_frame; None when it has none."""
+    if answer.goal is None:
+        return None
+    located = answer.found[answer.goal].located
+    if not answer.found[answer.goal].outcome.ok:
+        raise ValueError(f"a point that failed a check is no goal: {answer.found[answer.goal].outcome}")
+    return PoseStamped(header=_pose_header(answer), pose=pose_from_matrix(located.T_base_target))
+
+
+def goals_message(answer: Answer) -> PoseArray:
+    """Every target that passed all checks, in the order of the answer."""
+    good = [found for found in answer.found if found.outcome.ok]
+    return PoseArray(
+        header=_pose_header(answer), poses=[pose_from_matrix(found.located.T_base_target) for found in good]
     )
 
 
-def target_message(
-    point: Point2D, located: Located, outcome: Outcome, stamp_ns: int, target_frame: str
-) -> TargetMessage:
+def targets_message(answer: Answer) -> TargetArray:
+    """All targets, good or not; its header is the image's."""
+    message = TargetArray(camera=answer.camera, query=answer.request.words, frame_token=answer.frame_token)
+    if answer.frame is not None:
+        message.header = stamped_header(answer.frame.stamp_ns, answer.frame.frame_id)
+        message.targets = [
+            target_message(found.point, found.located, found.outcome, _pose_header(answer))
+            for found in answer.found
+        ]
+    return message
+
+
+def point_so_far_message(point: Point2D) -> TargetMessage:
+    """A point of an unfinished answer: it has no place in space, and is no goal."""
+    nowhere = Located(Outcome(Code.UNCERTAIN, "not located yet"))
+    return target_message(point, nowhere, nowhere.outcome, Header())
+
+
+def _pose_header(answer: Answer) -> Header:
+    return stamped_header(answer.pose_stamp_ns, answer.request.parameters.target_frame.lstrip("/"))
+
+
+def target_message(point: Point2D, located: Located, outcome: Outcome, pose_header: Header) -> TargetMessage:
     """One target. The orientation is chosen, not measured: its variance says "unknown"."""
     message = TargetMessage(
         label=point.label,
@@ -83,7 +100,7 @@ def target_message(
         width=located.width_m,
         outcome=outcome_message(outcome),
     )
-    message.pose.header = stamped_header(stamp_ns, target_frame)
+    message.pose.header = pose_header
     message.pose.pose.pose = pose_from_matrix(located.T_base_target)
     covariance = np.diag(np.full(6, UNKNOWN_VARIANCE))
     if np.isfinite(located.position_cov_m2).all():

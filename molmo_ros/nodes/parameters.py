@@ -1,87 +1,76 @@
-"""The parameters of the pointing node, as data: each stands once in `PARAMETERS`, with its meaning and
-limits.
+"""The parameters of the pointing node, as data: each stands once, in `NODE_PARAMETERS` or `CAMERA_PARAMETERS`.
 
-The node declares them from this table, reads them into a frozen `PointingParameters`, and the page
-`docs/parameters.md` is printed from it: `python -m molmo_ros.nodes.parameters > docs/parameters.md`, and with
-`--yaml` the example file `config/pointing.yaml`.
+They are read into a frozen `PointingParameters`. A camera's parameters stand at the top level for all cameras,
+and as `NAME.parameter` for one camera alone. The page `docs/parameters.md` is printed from here:
+`python -m molmo_ros.nodes.parameters > docs/parameters.md`, and with `--yaml` the example file
+`config/pointing.yaml`.
 """
 
 from __future__ import annotations
 
-import math
+import re
 import sys
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from molmo_ros.nodes.parameter_table import (
+    Parameter,
+    ParameterError,
+    Value,
+    markdown_rows,
+    nearest_name,
+    yaml_lines,
+)
 from molmo_ros.pointing.formats import AUTO, FORMATS
 
-if TYPE_CHECKING:
-    from rcl_interfaces.msg import ParameterDescriptor
-    from rclpy.node import Node
+#: In a topic it stands for the camera's name.
+CAMERA_PLACE = "{camera}"
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-Value = bool | int | float | str | list[float]
-
-
-class ParameterError(ValueError):
-    """A parameter has a value that it cannot have; the message names it and says which values it takes."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter: `range` is inclusive and applies to every element of a list; `choices` are for
-    strings."""
-
-    name: str
-    default: Value
-    description: str
-    unit: str = ""
-    range: tuple[float, float] | None = None
-    choices: tuple[str, ...] = ()
-
-    @property
-    def type_name(self) -> str:
-        """The ROS name of the type, as `ros2 param describe` writes it."""
-        if isinstance(self.default, list):
-            return "double array"
-        names = {bool: "boolean", int: "integer", float: "double", str: "string"}
-        return names[type(self.default)]
-
-    def limits(self) -> str:
-        """The allowed values in words, empty when any value of the type will do."""
-        if self.choices:
-            return ", ".join(self.choices)
-        if self.range:
-            return f"{self.range[0]:g} to {self.range[1]:g}"
-        return ""
-
-    def check(self, value: Value) -> Value:
-        """The value, if this parameter can have it; `ParameterError` otherwise."""
-        if self.choices and value not in self.choices:
-            raise ParameterError(f"parameter {self.name} is {value!r}: it takes one of {self.limits()}")
-        numbers: Sequence[Any] = value if isinstance(value, list) else [value]
-        if isinstance(self.default, list) and len(numbers) != len(self.default):
-            raise ParameterError(
-                f"parameter {self.name} has {len(numbers)} numbers: it takes {len(self.default)}"
-            )
-        if self.range:
-            low, high = self.range
-            for number in numbers:
-                if math.isnan(number) or not low <= number <= high:
-                    unit = f" {self.unit}" if self.unit else ""
-                    raise ParameterError(
-                        f"parameter {self.name} is {value!r}: it takes {self.limits()}{unit}"
-                    )
-        return value
-
-
-PARAMETERS: tuple[Parameter, ...] = (
+NODE_PARAMETERS: tuple[Parameter, ...] = (
+    # The node
+    Parameter(
+        "autostart",
+        True,
+        "Configure and activate by itself. Off: a lifecycle manager does it (docs/node.md).",
+        change="start",
+    ),
+    Parameter(
+        "strict_parameters",
+        True,
+        "Parameters that this node does not have end it at the start. Off: they are only warned of.",
+        change="start",
+    ),
+    Parameter(
+        "diagnostics_period_s",
+        1.0,
+        "Time between two messages on /diagnostics.",
+        "s",
+        (0.1, 60.0),
+        change="start",
+    ),
     # The model
+    Parameter(
+        "backend",
+        "local",
+        "Where the model runs. local: in this process. remote: behind an OpenAI-compatible endpoint.",
+        choices=("local", "remote"),
+        change="inactive",
+    ),
     Parameter(
         "model",
         "",
-        "Folder of a checkpoint (docs/models.md). Empty: the small bundled model, which knows the simulated tabletop.",
+        "local: folder of a checkpoint or, with allow_downloads, its name on the Hugging Face hub "
+        "(docs/models.md). Empty: the small bundled model, which knows the simulated tabletop. "
+        "remote: the model's name at the endpoint.",
+        change="inactive",
+    ),
+    Parameter(
+        "allow_downloads",
+        False,
+        "Whether a model that is not on this machine may be fetched from the Hugging Face hub.",
+        change="inactive",
     ),
     Parameter(
         "point_format",
@@ -89,91 +78,91 @@ PARAMETERS: tuple[Parameter, ...] = (
         "How the model was trained to point; it cannot be told from the numbers. auto: for Molmo and Molmo2, "
         "which have but one way.",
         choices=(AUTO, *FORMATS),
+        change="inactive",
     ),
     Parameter(
         "device",
         "auto",
         "Where the model runs, as torch names it: cpu, cuda, cuda:1. auto: a GPU if there is one.",
+        change="inactive",
     ),
     Parameter(
         "dtype",
         "auto",
         "Number format of the model's arithmetic. auto: bfloat16 on a GPU, float32 elsewhere.",
         choices=("auto", "float32", "bfloat16", "float16"),
+        change="inactive",
     ),
     Parameter(
         "quantization",
         "none",
         "Weights of the language model on a CPU: int8 takes a quarter, int4 about a seventh of the memory of float32.",
         choices=("none", "int8", "int4"),
-    ),
-    # The camera
-    Parameter(
-        "camera_name",
-        "camera",
-        "What requests call this camera; an empty name in a request means it too.",
-    ),
-    Parameter("color_topic", "camera/color/image_raw", "Colour images (sensor_msgs/Image)."),
-    Parameter(
-        "color_info_topic",
-        "camera/color/camera_info",
-        "Intrinsics of the colour camera (sensor_msgs/CameraInfo).",
+        change="inactive",
     ),
     Parameter(
-        "color_is_rectified",
-        False,
-        "Whether the colour images are already free of lens distortion (topics called image_rect).",
+        "max_crops",
+        0,
+        "Most crops that Molmo cuts a picture into; fewer are faster and see less. 0: as the model was trained.",
+        range=(0, 64),
+        change="inactive",
     ),
     Parameter(
-        "depth_topic",
-        "camera/depth/image_rect",
-        "Depth registered to the colour image (sensor_msgs/Image, 16UC1 in mm or 32FC1 in m). "
-        "Empty: no depth; points stay in the image and every target says NO_DEPTH.",
+        "remote_url",
+        "",
+        "Address of the endpoint, up to and with /v1. Other machines are spoken to by https only.",
+        change="inactive",
     ),
     Parameter(
-        "sensor_qos",
-        "auto",
-        "Reliability asked of the camera topics. auto: reliable when every publisher offers it, "
-        "else best effort.",
-        choices=("auto", "reliable", "best_effort"),
+        "remote_key_variable",
+        "",
+        "Environment variable that holds the endpoint's key. The key itself is no parameter, as anybody may read "
+        "those.",
+        change="inactive",
     ),
     Parameter(
-        "max_frame_age_s",
-        1.0,
-        "Images older than this when they arrive are refused (STALE_FRAME). A request may ask for less "
-        "or more.",
+        "remote_key_file",
+        "",
+        "File that holds the endpoint's key, readable by this user alone.",
+        change="inactive",
+    ),
+    Parameter(
+        "remote_timeout_s",
+        30.0,
+        "Time for one question to the endpoint, with all its tries.",
         "s",
-        (0.01, 3600.0),
+        (0.1, 3600.0),
+        change="inactive",
     ),
     Parameter(
-        "max_stamp_lead_s",
-        0.25,
-        "Images stamped further than this ahead of the node's clock are refused (FUTURE_STAMP).",
-        "s",
-        (0.0, 3600.0),
-    ),
-    Parameter(
-        "max_pairing_gap_s",
-        0.02,
-        "Furthest that the stamps of colour, depth and intrinsics may lie apart.",
-        "s",
-        (0.0, 1.0),
-    ),
-    Parameter(
-        "frame_timeout_s",
-        3.0,
-        "How long a request waits for a complete frame.",
-        "s",
-        (0.05, 600.0),
+        "remote_tries",
+        3,
+        "How often a busy endpoint is asked, with growing pauses.",
+        "",
+        (1, 20),
+        change="inactive",
     ),
     # Transforms
-    Parameter("target_frame", "base_link", "Frame in which targets and goals are expressed."),
+    Parameter(
+        "target_frame",
+        "base_link",
+        "Frame in which targets and goals are expressed.",
+        change="inactive",
+    ),
+    Parameter(
+        "fixed_frame",
+        "",
+        "A frame that does not move with the robot, such as odom. Given, targets are carried through it from the "
+        "image's stamp to the time of the goal, for bases that move meanwhile. Empty: the base stands still.",
+        change="inactive",
+    ),
     Parameter(
         "tf_timeout_s",
         1.0,
         "How long a complete frame waits for a transform at its stamp.",
         "s",
         (0.0, 600.0),
+        change="inactive",
     ),
     # Requests
     Parameter(
@@ -189,12 +178,42 @@ PARAMETERS: tuple[Parameter, ...] = (
         "Requests that may wait behind the one at work; one more is answered BUSY.",
         range=(0, 1000),
     ),
-    Parameter("max_target_length", 256, "Longest words to point at.", "characters", (1, 4096)),
+    Parameter(
+        "max_target_length",
+        256,
+        "Longest words to point at. A question may be eight times as long.",
+        "characters",
+        (1, 4096),
+    ),
     Parameter(
         "max_points",
         0,
         "Most points per answer when the request sets no limit; 0 means no limit.",
         range=(0, 1000),
+    ),
+    # Held frames
+    Parameter(
+        "held_frames",
+        8,
+        "Most frames kept for later questions by their token; the one not used for longest goes first.",
+        range=(0, 1000),
+        change="inactive",
+    ),
+    Parameter(
+        "held_megabytes",
+        512.0,
+        "Memory that frames kept for later questions may take together, what the model made of them included.",
+        "MB",
+        (0.0, 1.0e6),
+        change="inactive",
+    ),
+    Parameter(
+        "held_age_s",
+        120.0,
+        "Frames kept for later questions go after this time.",
+        "s",
+        (0.1, 86400.0),
+        change="inactive",
     ),
     # Checks
     Parameter(
@@ -203,43 +222,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         "Targets below this confidence are refused (LOW_CONFIDENCE). 0 accepts all.",
         range=(0.0, 1.0),
     ),
-    Parameter("depth_min_m", 0.1, "Nearest depth that is trusted (OUT_OF_RANGE below).", "m", (0.0, 100.0)),
-    Parameter("depth_max_m", 4.0, "Furthest depth that is trusted (OUT_OF_RANGE above).", "m", (0.0, 1000.0)),
-    Parameter(
-        "depth_noise",
-        "d435",
-        "Noise of the depth camera, behind the covariance of a target. generic: a camera nobody has "
-        "measured.",
-        choices=("d435", "kinect", "generic"),
-    ),
-    Parameter(
-        "depth_radius_px",
-        0,
-        "Half the side of the square around a point in which depth is read; 0 means 1/64 of the image's "
-        "width.",
-        "pixels",
-        (0, 200),
-    ),
     Parameter(
         "sigma_px_if_unknown",
         4.0,
         "Standard deviation taken for a point of a model that gives none.",
         "pixels",
         (0.0, 100.0),
-    ),
-    Parameter(
-        "extrinsic_sigma_m",
-        0.0,
-        "Standard deviation, per axis, of where the camera is mounted (from the hand-eye calibration).",
-        "m",
-        (0.0, 1.0),
-    ),
-    Parameter(
-        "extrinsic_sigma_rad",
-        0.0,
-        "Standard deviation, per axis, of how the camera is turned on its mount.",
-        "rad",
-        (0.0, 1.0),
     ),
     Parameter(
         "workspace_min",
@@ -264,116 +252,338 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "select",
-        "best",
-        "Which of several good targets becomes the goal. best: the highest confidence. first: the "
-        "model's first.",
-        choices=("best", "first"),
+        "single",
+        "Which of several good targets goes to ~/goal_pose. single: none, only one alone does. best: the highest "
+        "confidence. first: the model's first.",
+        choices=("single", "best", "first"),
     ),
     Parameter(
         "publish_annotated_image",
         False,
         "Draw and publish ~/annotated_image for every request, not only while somebody subscribes to it.",
     ),
+    # Cameras
+    Parameter(
+        "cameras",
+        ["camera"],
+        "What requests call the cameras; an empty name in a request means the first. Any parameter in the second "
+        "table may be given for one camera alone, as NAME.parameter.",
+        change="start",
+    ),
+)
+
+CAMERA_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        "color_topic",
+        "{camera}/color/image_raw",
+        "Colour images (sensor_msgs/Image, or sensor_msgs/CompressedImage). {camera} stands for the camera's name.",
+        change="inactive",
+    ),
+    Parameter(
+        "color_transport",
+        AUTO,
+        "What comes on color_topic. auto: compressed when its name ends in /compressed, else raw.",
+        choices=(AUTO, "raw", "compressed"),
+        change="inactive",
+    ),
+    Parameter(
+        "color_info_topic",
+        "{camera}/color/camera_info",
+        "Intrinsics of the colour camera (sensor_msgs/CameraInfo).",
+        change="inactive",
+    ),
+    Parameter(
+        "color_is_rectified",
+        False,
+        "Whether the colour images are already free of lens distortion (topics called image_rect).",
+        change="inactive",
+    ),
+    Parameter(
+        "depth_topic",
+        "{camera}/depth/image_rect",
+        "Depth images (sensor_msgs/Image, 16UC1 in mm or 32FC1 in m, or sensor_msgs/CompressedImage). "
+        "Empty: no depth; points stay in the image and every target says NO_DEPTH.",
+        change="inactive",
+    ),
+    Parameter(
+        "depth_transport",
+        AUTO,
+        "What comes on depth_topic. auto: compressedDepth or compressed when its name ends so, else raw.",
+        choices=(AUTO, "raw", "compressed", "compressedDepth"),
+        change="inactive",
+    ),
+    Parameter(
+        "depth_info_topic",
+        "",
+        "Intrinsics of the depth camera, when its images are its own and are to be registered to colour here. "
+        "Empty: the depth images are registered to colour already.",
+        change="inactive",
+    ),
+    Parameter(
+        "depth_is_rectified",
+        True,
+        "Whether the depth images are free of lens distortion; of use with depth_info_topic only.",
+        change="inactive",
+    ),
+    Parameter(
+        "streaming",
+        False,
+        "Keep the camera subscribed, so that a request need not wait for the next frame. Off: subscribed only "
+        "while a request waits, which costs nothing in between.",
+        change="inactive",
+    ),
+    Parameter(
+        "sensor_qos",
+        "auto",
+        "Reliability asked of the camera topics. auto: reliable when every publisher offers it, "
+        "else best effort.",
+        choices=("auto", "reliable", "best_effort"),
+        change="inactive",
+    ),
+    Parameter(
+        "max_frame_age_s",
+        1.0,
+        "Images older than this are refused (STALE_FRAME). A request may ask for less or more.",
+        "s",
+        (0.01, 3600.0),
+    ),
+    Parameter(
+        "max_stamp_lead_s",
+        0.25,
+        "Images stamped further than this ahead of the node's clock are refused (FUTURE_STAMP).",
+        "s",
+        (0.0, 3600.0),
+        change="inactive",
+    ),
+    Parameter(
+        "max_pairing_gap_s",
+        0.02,
+        "Furthest that the stamps of colour, depth and intrinsics may lie apart; 0: they must be equal.",
+        "s",
+        (0.0, 1.0),
+        change="inactive",
+    ),
+    Parameter(
+        "frame_timeout_s",
+        3.0,
+        "How long a request waits for a complete frame.",
+        "s",
+        (0.05, 600.0),
+        change="inactive",
+    ),
+    Parameter("depth_min_m", 0.1, "Nearest depth that is trusted (OUT_OF_RANGE below).", "m", (0.0, 100.0)),
+    Parameter("depth_max_m", 4.0, "Furthest depth that is trusted (OUT_OF_RANGE above).", "m", (0.0, 1000.0)),
+    Parameter(
+        "depth_noise",
+        "d435",
+        "Noise of the depth camera, behind the covariance of a target. generic: a camera nobody has "
+        "measured.",
+        choices=("d435", "kinect", "generic"),
+    ),
+    Parameter(
+        "depth_radius_px",
+        0,
+        "Half the side of the square around a point in which depth is read; 0 means 1/64 of the image's "
+        "width.",
+        "pixels",
+        (0, 200),
+    ),
+    Parameter(
+        "extrinsic_sigma_m",
+        0.0,
+        "Standard deviation, per axis, of where the camera is mounted (from the hand-eye calibration).",
+        "m",
+        (0.0, 1.0),
+    ),
+    Parameter(
+        "extrinsic_sigma_rad",
+        0.0,
+        "Standard deviation, per axis, of how the camera is turned on its mount.",
+        "rad",
+        (0.0, 1.0),
+    ),
+)
+
+PARAMETERS = (*NODE_PARAMETERS, *CAMERA_PARAMETERS)
+_CAMERA_TABLE = {parameter.name: parameter for parameter in CAMERA_PARAMETERS}
+#: Set by whoever changes the values that this group holds: then the model is loaded anew.
+MODEL_PARAMETERS = (
+    "backend",
+    "model",
+    "allow_downloads",
+    "point_format",
+    "device",
+    "dtype",
+    "quantization",
+    "max_crops",
+    "remote_url",
+    "remote_key_variable",
+    "remote_key_file",
+    "remote_timeout_s",
+    "remote_tries",
 )
 
 
 @dataclass(frozen=True)
-class PointingParameters:
-    """The values of all parameters, read once; units and meaning are those of `PARAMETERS`."""
+class CameraParameters:
+    """One camera; units and meaning are those of `CAMERA_PARAMETERS`."""
 
-    model: str
-    point_format: str
-    device: str
-    dtype: str
-    quantization: str
-    camera_name: str
+    name: str
     color_topic: str
+    color_transport: str
     color_info_topic: str
     color_is_rectified: bool
     depth_topic: str
+    depth_transport: str
+    depth_info_topic: str
+    depth_is_rectified: bool
+    streaming: bool
     sensor_qos: str
     max_frame_age_s: float
     max_stamp_lead_s: float
     max_pairing_gap_s: float
     frame_timeout_s: float
+    depth_min_m: float
+    depth_max_m: float
+    depth_noise: str
+    depth_radius_px: int
+    extrinsic_sigma_m: float
+    extrinsic_sigma_rad: float
+
+    @classmethod
+    def from_values(cls, name: str, values: Mapping[str, Value]) -> CameraParameters:
+        """What is given for this camera, else what is given for all; `ParameterError` names what is wrong."""
+        chosen: dict[str, Any] = {}
+        for parameter in CAMERA_PARAMETERS:
+            own = f"{name}.{parameter.name}"
+            where = own if own in values else parameter.name
+            value = parameter.check(values[where], where)
+            if parameter.name.endswith("_topic"):
+                value = str(value).replace(CAMERA_PLACE, name)
+            chosen[parameter.name] = value
+        camera = cls(name=name, **chosen)
+        if not camera.color_topic or not camera.color_info_topic:
+            raise ParameterError("parameters color_topic and color_info_topic must name topics: one is empty")
+        if camera.depth_min_m >= camera.depth_max_m:
+            raise ParameterError(
+                f"parameter depth_min_m is {camera.depth_min_m:g}: it must be below "
+                f"depth_max_m ({camera.depth_max_m:g})"
+            )
+        return camera
+
+
+@dataclass(frozen=True)
+class PointingParameters:
+    """The values of all parameters at one time; units and meaning are those of `NODE_PARAMETERS`."""
+
+    autostart: bool
+    strict_parameters: bool
+    diagnostics_period_s: float
+    backend: str
+    model: str
+    allow_downloads: bool
+    point_format: str
+    device: str
+    dtype: str
+    quantization: str
+    max_crops: int
+    remote_url: str
+    remote_key_variable: str
+    remote_key_file: str
+    remote_timeout_s: float
+    remote_tries: int
     target_frame: str
+    fixed_frame: str
     tf_timeout_s: float
     request_timeout_s: float
     max_queue: int
     max_target_length: int
     max_points: int
+    held_frames: int
+    held_megabytes: float
+    held_age_s: float
     min_confidence: float
-    depth_min_m: float
-    depth_max_m: float
-    depth_noise: str
-    depth_radius_px: int
     sigma_px_if_unknown: float
-    extrinsic_sigma_m: float
-    extrinsic_sigma_rad: float
     workspace_min: tuple[float, ...]
     workspace_max: tuple[float, ...]
     approach: str
     select: str
     publish_annotated_image: bool
+    cameras: tuple[CameraParameters, ...]
 
     @classmethod
     def from_values(cls, values: Mapping[str, Value]) -> PointingParameters:
         """Check every value and those that hang together; `ParameterError` names the first that is wrong."""
-        checked = {parameter.name: parameter.check(values[parameter.name]) for parameter in PARAMETERS}
-        parameters = cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in checked.items()}  # type: ignore[arg-type]
-        )
-        if not parameters.color_topic or not parameters.color_info_topic:
-            raise ParameterError("parameters color_topic and color_info_topic must name topics: one is empty")
-        if not parameters.target_frame:
+        checked: dict[str, Any] = {}
+        for parameter in NODE_PARAMETERS:
+            value = parameter.check(values[parameter.name])
+            checked[parameter.name] = tuple(value) if isinstance(value, list) else value
+        names = checked["cameras"]
+        check_camera_names(names)
+        checked["cameras"] = tuple(CameraParameters.from_values(name, values) for name in names)
+        parameters = cls(**checked)
+        by_topic: dict[str, str] = {}
+        for camera in parameters.cameras:
+            other = by_topic.setdefault(camera.color_topic, camera.name)
+            if other != camera.name:
+                raise ParameterError(
+                    f"cameras {other} and {camera.name} have the same color_topic {camera.color_topic!r}: give each "
+                    f"its own, as {camera.name}.color_topic, or write {CAMERA_PLACE} in it"
+                )
+        if not parameters.target_frame.strip("/"):
             raise ParameterError("parameter target_frame is empty: it names a frame of TF, e.g. base_link")
-        if parameters.depth_min_m >= parameters.depth_max_m:
-            raise ParameterError(
-                f"parameter depth_min_m is {parameters.depth_min_m:g}: it must be below "
-                f"depth_max_m ({parameters.depth_max_m:g})"
-            )
         if any(
             low >= high for low, high in zip(parameters.workspace_min, parameters.workspace_max, strict=True)
         ):
             raise ParameterError("parameter workspace_min must be below workspace_max in x, y and z")
+        if parameters.backend == "remote":
+            for name in ("remote_url", "model"):
+                if not getattr(parameters, name):
+                    raise ParameterError(f"parameter {name} is empty: backend remote needs it")
+            if parameters.point_format == AUTO:
+                raise ParameterError(
+                    "parameter point_format is auto: backend remote needs the format that the model speaks; "
+                    f"it takes one of {', '.join(FORMATS)}"
+                )
         return parameters
 
-    @classmethod
-    def declare(cls, node: Node) -> PointingParameters:
-        """Declare all parameters on the node, read-only, and read them; `ParameterError` when one is
-        wrong."""
-        from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+    def camera_called(self, name: str) -> CameraParameters | None:
+        """The camera of that name, the first for ""; None when there is none."""
+        if not name:
+            return self.cameras[0]
+        return next((camera for camera in self.cameras if camera.name == name), None)
 
-        values: dict[str, Value] = {}
-        for parameter in PARAMETERS:
-            try:
-                value = node.declare_parameter(
-                    parameter.name, parameter.default, _descriptor(parameter)
-                ).value
-            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                limits = f" ({parameter.limits()})" if parameter.limits() else ""
-                raise ParameterError(
-                    f"parameter {parameter.name} takes a {parameter.type_name}{limits}: {error}"
-                ) from error
-            values[parameter.name] = list(value) if isinstance(parameter.default, list) else value
-        return cls.from_values(values)
+    def model_choice(self) -> tuple[Any, ...]:
+        """Equal for two sets of parameters exactly when they mean the same model."""
+        return tuple(getattr(self, name) for name in MODEL_PARAMETERS)
 
 
-def _descriptor(parameter: Parameter) -> ParameterDescriptor:
-    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+def check_camera_names(names: tuple[str, ...]) -> None:
+    if not names or len(set(names)) != len(names):
+        raise ParameterError(f"parameter cameras is {list(names)!r}: it takes at least one name, each once")
+    for name in names:
+        if not _CAMERA_NAME.fullmatch(name) or name in {parameter.name for parameter in PARAMETERS}:
+            raise ParameterError(
+                f"parameter cameras holds {name!r}: a camera's name has letters, digits and underscores, begins "
+                "with a letter, and is no parameter's name"
+            )
 
-    descriptor = ParameterDescriptor(
-        description=parameter.description + (f" [{parameter.unit}]" if parameter.unit else ""),
-        additional_constraints=parameter.limits(),
-        read_only=True,
-    )
-    if parameter.range and isinstance(parameter.default, float):
-        low, high = parameter.range
-        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif parameter.range and isinstance(parameter.default, int):
-        low, high = parameter.range
-        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
-    return descriptor
+
+def table_entry(name: str, cameras: tuple[str, ...]) -> Parameter:
+    """The entry behind a name, which may stand for one camera. `ParameterError` names the nearest when there is
+    none."""
+    known = {parameter.name: parameter for parameter in PARAMETERS}
+    known |= {f"{camera}.{entry.name}": entry for camera in cameras for entry in CAMERA_PARAMETERS}
+    if name in known:
+        return known[name]
+    camera, dot, rest = name.rpartition(".")
+    if dot and rest in _CAMERA_TABLE:
+        raise ParameterError(
+            f"unknown parameter {name}: no camera is called {camera!r}; parameter cameras names {', '.join(cameras)}"
+        )
+    near = nearest_name(name, known)
+    meant = f"; is {near} meant?" if near else ""
+    raise ParameterError(f"unknown parameter {name}{meant} (all parameters: docs/parameters.md)")
 
 
 def as_markdown() -> str:
@@ -382,15 +592,28 @@ def as_markdown() -> str:
         "# Parameters of pointing_node",
         "",
         "Printed from `molmo_ros/nodes/parameters.py` by `python -m molmo_ros.nodes.parameters`; a test",
-        "keeps this page and `config/pointing.yaml` current. All are read when the node starts.",
+        "keeps this page and `config/pointing.yaml` current.",
         "",
-        "| name | type | default | allowed | unit | meaning |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| `{parameter.name}` | {parameter.type_name} | `{_as_yaml(parameter.default)}` "
-        f"| {parameter.limits()} | {parameter.unit} | {parameter.description} |"
-        for parameter in PARAMETERS
+        "*Changes* says when a parameter may be set on a running node: at any time (it holds from the next request",
+        "on), while the node is not active (deactivate, set, activate), or never. What cannot be is refused with the",
+        "reason; names that do not exist end the node at its start, with the nearest name (`strict_parameters`).",
+        "",
+        "## The node",
+        "",
+        *markdown_rows(NODE_PARAMETERS),
+        "",
+        "## Each camera",
+        "",
+        "Given as they stand here they hold for all cameras; as `NAME.parameter` (at the start) for that camera alone:",
+        "",
+        "```yaml",
+        "cameras: [head, wrist]",
+        'color_topic: "/{camera}/color/image_raw"',
+        "wrist:",
+        "  depth_min_m: 0.05",
+        "```",
+        "",
+        *markdown_rows(CAMERA_PARAMETERS),
     ]
     return "\n".join(lines) + "\n"
 
@@ -402,21 +625,14 @@ def as_example() -> str:
         "# Copy it, keep the lines that differ for your robot, and give it to the launch file as params_file.",
         "/**:",
         "  ros__parameters:",
+        *yaml_lines(PARAMETERS, "    "),
     ]
-    for parameter in PARAMETERS:
-        unit = f" [{parameter.unit}]" if parameter.unit else ""
-        lines += [f"    # {line}" for line in textwrap.wrap(parameter.description + unit, 100)]
-        lines.append(f"    {parameter.name}: {_as_yaml(parameter.default)}")
     return "\n".join(lines) + "\n"
 
 
-def _as_yaml(value: Value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-assert [field.name for field in fields(PointingParameters)] == [parameter.name for parameter in PARAMETERS]
+assert [field.name for field in fields(PointingParameters)] == [entry.name for entry in NODE_PARAMETERS]
+assert [field.name for field in fields(CameraParameters)] == ["name", *_CAMERA_TABLE]
+assert set(MODEL_PARAMETERS) <= {entry.name for entry in NODE_PARAMETERS}
 
 if __name__ == "__main__":
     sys.stdout.write(as_example() if "--yaml" in sys.argv[1:] else as_markdown())

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from molmo_ros.nodes.parameters import Parameter, ParameterError, Value, _as_yaml, _descriptor
+from molmo_ros.nodes.parameter_table import Parameter, ParameterError, Value, as_yaml, yaml_lines
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -200,11 +199,13 @@ class PlannerParameters:
         """Declare all parameters on the node, read-only, and read them; `ParameterError` when one is wrong."""
         from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
+        from molmo_ros.nodes.declared_parameters import descriptor_of
+
         values: dict[str, Value] = {}
         for parameter in PLANNER_PARAMETERS:
             try:
                 values[parameter.name] = node.declare_parameter(
-                    parameter.name, parameter.default, _descriptor(parameter)
+                    parameter.name, parameter.default, descriptor_of(parameter)
                 ).value
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
                 limits = f" ({parameter.limits()})" if parameter.limits() else ""
@@ -226,7 +227,7 @@ def as_markdown() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| `{parameter.name}` | {parameter.type_name} | `{_as_yaml(parameter.default)}` "
+        f"| `{parameter.name}` | {parameter.type_name} | `{as_yaml(parameter.default)}` "
         f"| {parameter.limits()} | {parameter.unit} | {parameter.description} |"
         for parameter in PLANNER_PARAMETERS
     ]
@@ -240,10 +241,7 @@ def as_example() -> str:
         "/**:",
         "  ros__parameters:",
     ]
-    for parameter in PLANNER_PARAMETERS:
-        unit = f" [{parameter.unit}]" if parameter.unit else ""
-        lines += [f"    # {line}" for line in textwrap.wrap(parameter.description + unit, 100)]
-        lines.append(f"    {parameter.name}: {_as_yaml(parameter.default)}")
+    lines += yaml_lines(PLANNER_PARAMETERS, "    ")
     return "\n".join(lines) + "\n"
 
 

@@ -1,287 +1,378 @@
 """pointing_node: words in, stamped goal poses out.
 
-Three threads share the work, so that nothing waits for what it need not wait for: one for services, one for
-cameras and TF, one for the model. A service call awaits its answer without blocking its thread.
+Threads share the work, so that nothing waits for what it need not wait for: one for services, one for cameras
+and TF, one for the model, one for lifecycle transitions, one for pictures.
+
+    request_server   takes requests in and hands answers out          services' thread
+    model_worker     queues them, gives each its frame                model's thread
+    pointing_pipeline   frame -> pixels -> points -> places           model's thread
+    answer_topics    what planners and people get to see              model's thread, pictures' thread
+    sensors          cameras and TF                                   sensors' thread
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped
-from rclpy.callback_groups import ReentrantCallbackGroup
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from rclpy.validate_topic_name import validate_topic_name
-from sensor_msgs.msg import Image
 
-from molmo_ros.nodes.frame_source import FrameRules, FrameSource
-from molmo_ros.nodes.image_conversion import message_from_rgb
-from molmo_ros.nodes.messages import (
-    NANOSECONDS,
-    goal_message,
-    outcome_message,
-    stamped_header,
-    target_message,
-)
-from molmo_ros.nodes.model_worker import Job, ModelWorker
-from molmo_ros.nodes.parameters import ParameterError, PointingParameters
-from molmo_ros.nodes.pointing_pipeline import Answer, PointingPipeline, timed_out
-from molmo_ros.nodes.pointing_request import PointingRequest
+from molmo_ros.nodes import diagnostics
+from molmo_ros.nodes.answer import HeldFrame
+from molmo_ros.nodes.answer_topics import AnswerTopics
+from molmo_ros.nodes.declared_parameters import DeclaredParameters
+from molmo_ros.nodes.frame_reading import FrameReader
+from molmo_ros.nodes.frame_source import FrameRules, RawFrame
+from molmo_ros.nodes.job import Job
+from molmo_ros.nodes.lifecycle_transitions import ConcurrentLifecycleNode
+from molmo_ros.nodes.model_choice import LoadPointer, load_pointer_of
+from molmo_ros.nodes.model_worker import ModelWorker, failure_line
+from molmo_ros.nodes.parameter_table import ParameterError
+from molmo_ros.nodes.parameters import PointingParameters
+from molmo_ros.nodes.pointing_pipeline import PointingPipeline
+from molmo_ros.nodes.request_server import RequestServer
+from molmo_ros.nodes.sensors import Sensors
 from molmo_ros.outcome import Code, Outcome, PointingError
-from molmo_ros.pointing.annotate import annotate
-from molmo_ros_interfaces.msg import TargetArray
-from molmo_ros_interfaces.srv import PointTo
+from molmo_ros.pointing.held import Held
 
 if TYPE_CHECKING:
     from molmo_ros.pointing.protocol import Pointer
 
-LoadPointer = Callable[[PointingParameters], "Pointer"]
-# Reliable, and volatile so that a late joiner never acts on an old goal.
-GOAL_QOS = QoSProfile(depth=10)
-IMAGE_QOS = QoSProfile(depth=1)
 SHUTDOWN_REPLY_S = 0.8
 SHUTDOWN_MODEL_S = 0.8
+# A model at work is told to stop at its next layer; one that does not within this time is left behind.
+UNLOAD_S = 30.0
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
 
 
-def load_local_pointer(parameters: PointingParameters) -> Pointer:
-    """The model that the parameters name; PointingError(MODEL_UNAVAILABLE) says what is wrong with it."""
-    from molmo_ros.pointing import bundled_model_folder
-
-    folder = Path(parameters.model).expanduser() if parameters.model else bundled_model_folder()
-    if not folder.is_dir():
-        raise PointingError(
-            Code.MODEL_UNAVAILABLE, f"there is no folder {folder}; parameter model names a checkpoint"
-        )
-    # Here, because torch takes seconds to import and the node is up before.
-    from molmo_ros.molmo.loading import CheckpointError
-    from molmo_ros.pointing.loading import load_pointer
-
-    try:
-        return load_pointer(
-            folder, parameters.device, parameters.dtype, parameters.quantization, parameters.point_format
-        )
-    except CheckpointError as error:
-        raise PointingError(Code.MODEL_UNAVAILABLE, str(error)) from error
-
-
-class PointingNode(Node):
-    """The service `~/point_to` and the topics `~/goal_pose`, `~/targets`, `~/annotated_image`."""
+class PointingNode(ConcurrentLifecycleNode):
+    """See docs/node.md for its interfaces and states."""
 
     def __init__(self, executor: Executor, sensor_executor: Executor, load_pointer: LoadPointer) -> None:
         """Raises ParameterError, or rclpy's InvalidTopicNameException, for a configuration that cannot
         work."""
-        super().__init__("pointing_node")
+        super().__init__("pointing_node", automatically_declare_parameters_from_overrides=True)
         self._service_executor = executor
-        self._settings = parameters = PointingParameters.declare(self)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-
-        self._sensor_node = _sensor_node_of(self)
-        rules = FrameRules(
-            color_topic=self._resolved(parameters.color_topic),
-            color_info_topic=self._resolved(parameters.color_info_topic),
-            depth_topic=self._resolved(parameters.depth_topic) if parameters.depth_topic else None,
-            target_frame=parameters.target_frame.lstrip("/"),
-            max_pairing_gap_ns=round(parameters.max_pairing_gap_s * NANOSECONDS),
-            max_stamp_lead_ns=round(parameters.max_stamp_lead_s * NANOSECONDS),
-            frame_timeout_s=parameters.frame_timeout_s,
-            tf_timeout_s=parameters.tf_timeout_s,
-            sensor_qos=parameters.sensor_qos,
+        self._load_pointer = load_pointer
+        self._active = False
+        self._ending = False
+        self._worker: ModelWorker | None = None
+        self._loaded: tuple[object, ...] = ()
+        self._failure = ""
+        self._pipeline: PointingPipeline | None = None
+        self._held: Held[HeldFrame] = Held(0, 0)
+        self._declared = DeclaredParameters(
+            self, may_change=lambda: self.state_label in ("unconfigured", "inactive")
         )
-        self._frames = FrameSource(self._sensor_node, sensor_executor, self.get_clock(), rules)
-        self._pipeline = PointingPipeline(parameters, self._frames.request)
-
-        self._goal_publisher = self.create_publisher(PoseStamped, "~/goal_pose", GOAL_QOS)
-        self._targets_publisher = self.create_publisher(TargetArray, "~/targets", GOAL_QOS)
-        self._picture_publisher = self.create_publisher(Image, "~/annotated_image", IMAGE_QOS)
-        # Reentrant, because a call that awaits its answer must not keep the next one out.
-        self.create_service(PointTo, "~/point_to", self._point_to, callback_group=ReentrantCallbackGroup())
-        self._worker = ModelWorker(
-            load=lambda: load_pointer(parameters),
-            serve=self._serve,
-            on_loaded=lambda seconds: self.get_logger().info(f"model loaded in {seconds:.1f} s; ready"),
-            on_failed=lambda reason: self.get_logger().error(reason),
-            max_queue=parameters.max_queue,
+        self._rules(self._settings())  # bad topic names end the node here, not at its activation
+        self._log = diagnostics.RequestLog()
+        self._topics = AnswerTopics(self)
+        self._sensors = Sensors(self, sensor_executor)
+        self._server = RequestServer(
+            self,
+            executor,
+            parameters=self._settings,
+            submit=self._submit,
+            release=lambda token: self._held.release(token),
+            on_refused=self._log.note_refused,
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(
+            self._settings().diagnostics_period_s,
+            self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         executor.add_node(self)
-        sensor_executor.add_node(self._sensor_node)
-        self._worker.start()
+        self._starting = self._settings().autostart
+        if self._starting:
+            self.in_turn(self._start)
 
-    def _resolved(self, topic: str) -> str:
-        validate_topic_name(topic)
-        return self.resolve_topic_name(topic)
+    def _settings(self) -> PointingParameters:
+        return self._declared.current
 
-    # ------------------------------------------------------------------ a request, on the services' thread
-
-    async def _point_to(self, message: PointTo.Request, response: PointTo.Response) -> PointTo.Response:
-        executor = self._service_executor
-        answered: Future[PointTo.Response] = Future(executor=executor)
-
-        def reply(result: PointTo.Response) -> None:
-            answered.set_result(result)
-            executor.wake()  # an idle executor does not notice a future completed elsewhere
-
+    def _start(self) -> None:
         try:
-            request = PointingRequest.from_message(message, self._settings)
-            job = Job(request, request.timeout_s, reply)
-            self._worker.submit(job)
-        except PointingError as error:
-            self.get_logger().info(f"refused {message.target[:60]!r}: {error.outcome}")
-            response.outcome = outcome_message(error.outcome)
-            return response
-        deadline = self.create_timer(
-            request.timeout_s, lambda: self._end(job, timed_out(job)), clock=self._steady
-        )
-        try:
-            result = await answered
+            if self.trigger_configure() == SUCCESS:
+                self.trigger_activate()
         finally:
-            self.destroy_timer(deadline)
-        return result if result is not None else response
+            self._starting = False
 
-    def _end(self, job: Job, outcome: Outcome) -> None:
-        """Answer a job before its stages are through; they stop when they notice."""
-        if job.claim():
-            job.reply(self._response(job, Answer(job.request, outcome)))
-            self.get_logger().warning(f"{job.request.target!r}: {outcome}")
+    # ------------------------------------------------------------------ lifecycle, on the transitions' thread
 
-    # ------------------------------------------------------------------ a request, on the model's thread
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model."""
+        return self._or_error("configuring", lambda: SUCCESS if self._load() else FAILURE)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Serve requests, with cameras and TF at hand; load the model anew if another one is wanted now."""
+        return self._or_error("activating", self._open)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the cameras; whoever waits is told so."""
+        return self._or_error(
+            "deactivating", lambda: self._close(Outcome(Code.NOT_ACTIVE, "the node was deactivated"))
+        )
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model's memory."""
+        return self._or_error("cleaning up", self._unload)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._or_error("closing", lambda: self._close(Outcome(Code.CANCELLED, "the node is shutting down")))
+        return self._or_error("unloading", self._unload)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, with nothing left over."""
+        self._or_error("closing", lambda: self._close(Outcome(Code.NOT_ACTIVE, "the node met an error")))
+        return self._or_error("unloading", self._unload)
+
+    def _or_error(self, doing: str, act: Callable[[], TransitionCallbackReturn]) -> TransitionCallbackReturn:
+        """rclpy turns what a transition raises into ERROR without a word."""
+        try:
+            return act()
+        except Exception as error:  # noqa: BLE001 - errorProcessing deals with it
+            self._failure = f"{doing} failed: {failure_line(error)}"
+            self.get_logger().error(self._failure)
+            return ERROR
+
+    def _open(self) -> TransitionCallbackReturn:
+        parameters = self._settings()
+        if parameters.model_choice() != self._loaded:
+            self._unload()
+            if not self._load():
+                return FAILURE
+        rules = self._rules(parameters)
+        self._held = Held(
+            parameters.held_frames, round(parameters.held_megabytes * 1e6), parameters.held_age_s
+        )
+        readers = {
+            camera.name: FrameReader(
+                rule,
+                color_is_rectified=camera.color_is_rectified,
+                depth_is_rectified=camera.depth_is_rectified,
+            )
+            for camera, rule in zip(parameters.cameras, rules, strict=True)
+        }
+        self._pipeline = PointingPipeline(
+            readers, self._held, self._sensors.base_now if parameters.fixed_frame else None
+        )
+        self._sensors.open(parameters, rules)
+        self._active = True
+        self.get_logger().info("active")
+        return SUCCESS
+
+    def _load(self) -> bool:
+        """Whether the model is there now; else the log says why not, and so will every reply.
+
+        What nobody foresaw is raised, and leads to errorProcessing.
+        """
+        parameters = self._settings()
+        worker = ModelWorker(
+            load=lambda tell: self._load_pointer(parameters, tell),
+            serve=self._serve,
+            request_frame=self._request_frame,
+            max_queue=lambda: self._settings().max_queue,
+        )
+        self._worker, self._failure = worker, ""
+        worker.start()
+        try:
+            worker.wait_until_loaded()
+        except PointingError as error:
+            self._worker, self._failure = None, f"the model could not be loaded: {failure_line(error)}"
+            self.get_logger().error(self._failure)
+            return False
+        if self._ending:
+            return False
+        self._loaded = parameters.model_choice()
+        self.get_logger().info(f"model {worker.describe()}; ready")
+        return True
+
+    def _unload(self) -> TransitionCallbackReturn:
+        worker, self._worker = self._worker, None
+        self._loaded = ()
+        self._pipeline = None
+        self._held.clear()
+        if worker is not None and not worker.stop(UNLOAD_S):
+            self.get_logger().warning(
+                f"the model's thread did not end within {UNLOAD_S:g} s and is left behind"
+            )
+        _return_memory()
+        return SUCCESS
+
+    def _close(self, outcome: Outcome) -> TransitionCallbackReturn:
+        self._active = False
+        self._end_all(outcome)
+        self._sensors.close(outcome)
+        return SUCCESS
+
+    def _end_all(self, outcome: Outcome) -> None:
+        for job in self._worker.unfinished() if self._worker else ():
+            self._server.end(job, outcome)
+
+    def _rules(self, parameters: PointingParameters) -> list[FrameRules]:
+        def resolve(topic: str) -> str:
+            validate_topic_name(topic)
+            return self.resolve_topic_name(topic)
+
+        return [FrameRules.of(camera, parameters, resolve) for camera in parameters.cameras]
+
+    # ------------------------------------------------------------------ a request
+
+    def _submit(self, job: Job) -> None:
+        """Queue it; PointingError says why not. On the services' thread."""
+        worker = self._worker
+        if self._ending:
+            raise PointingError(Code.NOT_ACTIVE, "the node is shutting down")
+        if worker is None:
+            raise (
+                PointingError(Code.MODEL_UNAVAILABLE, self._failure) if self._failure else self._not_active()
+            )
+        if worker.is_ready and not self._active:
+            raise self._not_active()
+        if job.request.frame_token:
+            held = self._held.get(job.request.frame_token)
+            if job.request.names_camera and job.request.camera.name != held.camera:
+                raise PointingError(
+                    Code.INVALID_REQUEST,
+                    f"the held frame is of camera {held.camera!r}, not {job.request.camera.name!r}; leave camera empty",
+                )
+        worker.submit(job)
+
+    def _not_active(self) -> PointingError:
+        state = self.state_label
+        if self._starting:
+            return PointingError(
+                Code.MODEL_UNAVAILABLE,
+                f"the model is still loading (the node is {state}); ask again in a moment",
+            )
+        steps = {"unconfigured": "configure and activate it", "inactive": "activate it"}
+        way = steps.get(state, "ask again in a moment")
+        return PointingError(
+            Code.NOT_ACTIVE, f"the node is {state}; {way} (ros2 lifecycle set, or parameter autostart)"
+        )
+
+    def _request_frame(self, job: Job) -> Future[RawFrame]:
+        return self._sensors.request_frame(
+            job.request.camera.name, job.request.max_frame_age_ns, max(job.left_s, 0.0)
+        )
 
     def _serve(self, pointer: Pointer, job: Job) -> None:
-        answer = self._pipeline.run(pointer, job)
+        """On the model's thread."""
+        pipeline = self._pipeline
+        if pipeline is None:
+            self._server.end(job, Outcome(Code.NOT_ACTIVE, "the node was deactivated"))
+            return
+        answer = pipeline.run(pointer, job)
+        job.enter("publish", job.tokens, job.points)
         if not job.claim():
             return
+        begin_s = time.perf_counter()
         try:
-            response = self._response(job, answer)
-            begin_s = time.perf_counter()
-            self._publish(answer, response.targets)
-            answer.seconds.publish = time.perf_counter() - begin_s
+            self._topics.hand_over(answer)
         except Exception as error:  # noqa: BLE001 - the job is claimed: nobody else will answer it
-            answer.outcome = Outcome(Code.INTERNAL, f"while publishing: {type(error).__name__}: {error}")
-            answer.found, answer.goal = (), None
-            response = self._response(job, answer)
-        answer.seconds.total = time.monotonic() - job.received_s
-        response.durations = answer.seconds.to_message()
-        job.reply(response)
+            fault = Outcome(Code.INTERNAL, f"while publishing: {type(error).__name__}: {error}")
+            answer = replace(answer, outcome=fault, found=(), goal=None)
+        seconds = replace(
+            answer.seconds,
+            publish=time.perf_counter() - begin_s,
+            total=time.monotonic() - job.received_s,
+        )
+        answer = replace(answer, seconds=seconds)
+        job.reply(answer)
+        self._log.note(answer)
         self.get_logger().info(
-            f"{job.request.target!r}: {answer.outcome}, {len(answer.found)} points, "
-            f"{answer.seconds.total:.3f} s"
+            f"{answer.request.words!r}: {answer.outcome}, {len(answer.found)} points, {answer.seconds.total:.3f} s"
         )
-        self._publish_picture(answer)
+        self._topics.show(answer)
 
-    def _response(self, job: Job, answer: Answer) -> PointTo.Response:
-        answer.seconds.total = time.monotonic() - job.received_s
-        response = PointTo.Response(
-            outcome=outcome_message(answer.outcome),
-            answer=answer.words,
-            durations=answer.seconds.to_message(),
-        )
-        response.targets.camera = self._settings.camera_name
-        response.targets.query = job.request.target
-        if answer.frame is not None:
-            stamp_ns = answer.frame.stamp_ns
-            response.targets.header = stamped_header(stamp_ns, answer.frame.frame_id)
-            response.targets.targets = [
-                target_message(
-                    found.point, found.located, found.outcome, stamp_ns, self._settings.target_frame
-                )
-                for found in answer.found
-            ]
-        return response
+    # ------------------------------------------------------------------ diagnostics
 
-    def _publish(self, answer: Answer, targets: TargetArray) -> None:
-        """Hand over to planners: only what passed every check, and nothing on a dry run."""
-        if answer.request.dry_run or answer.frame is None:
-            return
-        if answer.outcome.ok and answer.goal is not None:
-            goal = answer.found[answer.goal].located
-            self._goal_publisher.publish(
-                goal_message(goal, answer.frame.stamp_ns, self._settings.target_frame)
-            )
-        if answer.found:
-            self._targets_publisher.publish(targets)
-
-    def _publish_picture(self, answer: Answer) -> None:
-        wanted = (
-            self._settings.publish_annotated_image or self._picture_publisher.get_subscription_count() > 0
-        )
-        if not wanted or answer.frame is None:
-            return
-        try:
-            picture = message_from_rgb(_picture_of(answer, answer.frame.color_HW3))
-            picture.header = stamped_header(answer.frame.stamp_ns, answer.frame.frame_id)
-            self._picture_publisher.publish(picture)
-        except Exception as error:  # noqa: BLE001 - the request is answered; a picture is not worth more than a line
-            self.get_logger().warning(f"no annotated image: {type(error).__name__}: {error}")
+    def _publish_diagnostics(self) -> None:
+        name = self.get_fully_qualified_name().lstrip("/")
+        worker, state = self._worker, self.state_label
+        if worker is not None:
+            model_level = diagnostics.OK if worker.is_ready else diagnostics.WARN
+            model = worker.describe()
+        else:
+            model_level = diagnostics.ERROR if self._failure else diagnostics.STALE
+            model = self._failure or "not loaded"
+        parameters = self._settings()
+        cameras = [camera.name for camera in parameters.cameras]
+        held = self._held
+        statuses = [
+            diagnostics.status(
+                f"{name}: node",
+                diagnostics.OK if state == "active" else diagnostics.WARN,
+                state,
+                {"waiting": str(worker.queue_length if worker else 0), **self._sensors.describe()},
+            ),
+            diagnostics.status(
+                f"{name}: model",
+                model_level,
+                model,
+                {"backend": parameters.backend, "model": parameters.model},
+            ),
+            diagnostics.status(
+                f"{name}: held frames",
+                diagnostics.OK,
+                f"{len(held)} frames, {held.nbytes / 1e6:.1f} MB",
+                {"at most": str(held.max_count), "at most [MB]": f"{held.max_bytes / 1e6:.0f}"},
+            ),
+            *self._log.statuses(name, cameras),
+        ]
+        self._diagnostics.publish(diagnostics.array(statuses, self.get_clock().now().to_msg()))
 
     # ------------------------------------------------------------------ the end
 
     def shut_down(self) -> bool:
-        """Answer every open request with CANCELLED and end the model's thread; False when that one is
+        """Answer every open request with CANCELLED and end all threads but the executors'; False when one is
         stuck."""
-        for job in self._worker.unfinished():
-            self._end(job, Outcome(Code.CANCELLED, "the node is shutting down"))
+        self._ending, self._active = True, False
+        outcome = Outcome(Code.CANCELLED, "the node is shutting down")
+        self._end_all(outcome)
         replied = threading.Event()
         self._service_executor.create_task(replied.set)  # runs after the answers, which are queued before it
         replied.wait(SHUTDOWN_REPLY_S)
-        self._frames.cancel()
-        return self._worker.stop(SHUTDOWN_MODEL_S)
+        worker = self._worker
+        ended = worker is None or worker.stop(SHUTDOWN_MODEL_S)
+        ended = self._topics.close(SHUTDOWN_REPLY_S) and ended
+        return self.end_transitions(SHUTDOWN_MODEL_S) and ended
 
     def close(self) -> None:
-        """Destroy both nodes; nothing may spin them any more."""
-        self._sensor_node.destroy_node()
+        """Destroy everything; nothing may spin it any more."""
+        self._server.destroy()
+        self._sensors.destroy()
         self.destroy_node()
 
 
-def _sensor_node_of(node: Node) -> Node:
-    """A second node for cameras and TF, so that they have an executor of their own; it obeys the same
-    remappings."""
-    remappings: list[str] = []
-    for topic in ("/tf", "/tf_static"):
-        resolved = node.resolve_topic_name(topic)
-        if resolved != topic:
-            remappings += ["-r", f"{topic}:={resolved}"]
-    return rclpy.create_node(
-        f"_{node.get_name()}_sensors",
-        namespace=node.get_namespace(),
-        cli_args=["--ros-args", *remappings] if remappings else None,
-        use_global_arguments=False,
-        enable_rosout=False,
-        start_parameter_services=False,
-    )
-
-
-def _picture_of(answer: Answer, image_HW3: np.ndarray) -> np.ndarray:
-    notes, refused = [], set()
-    for n, found in enumerate(answer.found):
-        if found.outcome.ok and found.located.depth is not None:
-            notes.append(f"{found.located.depth.depth_m:.2f} m")
-        else:
-            notes.append(found.outcome.code.name)
-            refused.add(n)
-    verdict = "" if answer.outcome.ok else f" · {answer.outcome.code.name}"
-    return annotate(
-        image_HW3,
-        [found.point for found in answer.found],
-        notes=notes,
-        chosen=answer.goal,
-        refused=refused,
-        banner=f"{answer.request.target}{verdict} · {answer.seconds.total:.2f} s",
-    )
+def _return_memory() -> None:
+    """Freed memory goes back to the system: glibc keeps what Python and torch let go of otherwise."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _spin(executor: Executor, ended: threading.Event) -> None:
@@ -296,7 +387,7 @@ def _spin(executor: Executor, ended: threading.Event) -> None:
                 get_logger("pointing_node").error(f"a callback failed: {type(error).__name__}: {error}")
 
 
-def main(args: Sequence[str] | None = None, load_pointer: LoadPointer = load_local_pointer) -> int:
+def main(args: Sequence[str] | None = None, load_pointer: LoadPointer = load_pointer_of) -> int:
     """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
     # The signals are taken here and nowhere else: open requests are answered before the context goes away.
     ending = {signal.SIGINT, signal.SIGTERM}
@@ -319,14 +410,14 @@ def main(args: Sequence[str] | None = None, load_pointer: LoadPointer = load_loc
 
     signal.sigwait(ending)
 
-    model_ended = node.shut_down()
+    all_ended = node.shut_down()
     ended.set()
     for each in (executor, sensor_executor):
         each.wake()
         each.shutdown(timeout_sec=SHUTDOWN_REPLY_S)
     for thread in threads:
         thread.join(SHUTDOWN_REPLY_S)
-    if not model_ended or any(thread.is_alive() for thread in threads):
+    if not all_ended or any(thread.is_alive() for thread in threads):
         # Loading a model cannot be interrupted, and Python would wait for it: nothing is left to be saved.
         sys.stdout.flush()
         sys.stderr.flush()

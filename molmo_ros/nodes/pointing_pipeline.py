@@ -4,136 +4,201 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, Image
 
-from molmo_ros.geometry.camera_model import CameraModel, RegionOfInterest
 from molmo_ros.geometry.checks import Limits
 from molmo_ros.geometry.depth_profile import PROFILES
 from molmo_ros.geometry.frame import Frame
 from molmo_ros.geometry.gripper_room import DEFAULT_GRIPPER
-from molmo_ros.geometry.locate import Located, locate
+from molmo_ros.geometry.locate import locate
 from molmo_ros.geometry.pose import Approach
 from molmo_ros.geometry.support_plane import PlanePrior, SupportPlane, fit_support_plane
 from molmo_ros.geometry.uncertainty import ExtrinsicError
+from molmo_ros.nodes.answer import Answer, Found, HeldFrame, StageSeconds, goal_among, outcome_of
+from molmo_ros.nodes.base_motion import BaseNow
+from molmo_ros.nodes.frame_reading import FrameReader
 from molmo_ros.nodes.frame_source import RawFrame
-from molmo_ros.nodes.image_conversion import depth_from_message, rgb_from_message
-from molmo_ros.nodes.messages import StageSeconds
-from molmo_ros.nodes.model_worker import Job
-from molmo_ros.nodes.parameters import PointingParameters
-from molmo_ros.nodes.pointing_request import PointingRequest
+from molmo_ros.nodes.image_request import PointingRequest
+from molmo_ros.nodes.job import Job
+from molmo_ros.nodes.parameters import CameraParameters, PointingParameters
 from molmo_ros.outcome import Code, Outcome, PointingError
+from molmo_ros.pointing.held import Held
 from molmo_ros.pointing.point import Point2D
+from molmo_ros.pointing.protocol import AskablePointer, LookingPointer, ModelDurations
 
 if TYPE_CHECKING:
     from molmo_ros.pointing.protocol import Pointer
 
-RequestFrame = Callable[[int, float], "Future[RawFrame]"]
-# The frame source bounds its own wait; this is how much longer its answer may take before it counts as lost.
+# TF bounds its own wait; this is how much longer its answer may take before it counts as lost.
 LOST_AFTER_S = 5.0
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A point, its place in space (in target_frame), and the verdict of all checks together."""
+@dataclass
+class _Draft:
+    """An answer while its stages run."""
 
-    point: Point2D
-    located: Located
-    outcome: Outcome
-
-
-@dataclass(eq=False)
-class Answer:
-    """All that is known when a request ends, well or not; filled in as the stages run."""
-
-    request: PointingRequest
     outcome: Outcome = field(default_factory=Outcome)
     words: str = ""
+    confidence: float = math.nan
     found: tuple[Found, ...] = ()
     goal: int | None = None
+    camera: str = ""
     frame: Frame | None = None
-    seconds: StageSeconds = field(default_factory=StageSeconds)
+    raw: RawFrame | None = None
+    frame_token: str = ""
+    pose_stamp_ns: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def answer(self, job: Job) -> Answer:
+        values = vars(self) | {
+            "seconds": StageSeconds(**self.seconds, total=time.monotonic() - job.received_s)
+        }
+        return Answer(job.request, **values)
 
 
 class PointingPipeline:
     """The stages in order. Runs on the model's thread; knows no topics and publishes nothing."""
 
-    def __init__(self, parameters: PointingParameters, request_frame: RequestFrame) -> None:
-        self._parameters = parameters
-        self._request_frame = request_frame
-        self._profile = PROFILES[parameters.depth_noise]
-        low, high = parameters.workspace_min, parameters.workspace_max
-        self._limits = Limits(
-            min_range_m=parameters.depth_min_m,
-            max_range_m=parameters.depth_max_m,
-            workspace_min_m=(low[0], low[1], low[2]),
-            workspace_max_m=(high[0], high[1], high[2]),
-            sigma_px_if_unknown=parameters.sigma_px_if_unknown,
-        )
-        self._extrinsic = ExtrinsicError(parameters.extrinsic_sigma_m, parameters.extrinsic_sigma_rad)
-        self._approach: Approach = "surface_normal" if parameters.approach == "surface_normal" else "top_down"
+    def __init__(
+        self,
+        readers: Mapping[str, FrameReader],
+        held: Held[HeldFrame],
+        base_now: Callable[[], Future[BaseNow]] | None,
+    ) -> None:
+        """`readers` by camera; `base_now` is given where the base may move (fixed_frame)."""
+        self._readers = readers
+        self._held = held
+        self._base_now = base_now
 
     def run(self, pointer: Pointer, job: Job) -> Answer:
         """The answer to the job's request; what goes wrong on the way becomes its outcome, never an
         exception."""
-        answer = Answer(job.request)
+        draft = _Draft(camera=job.request.camera.name)
         try:
-            self._run(pointer, job, answer)
+            self._run(pointer, job, draft)
         except PointingError as error:
-            answer.outcome = error.outcome
+            draft.outcome = error.outcome
             if error.outcome.code == Code.CANCELLED and job.left_s <= 0:
-                answer.outcome = timed_out(job)
+                draft.outcome = job.timed_out()
         except MemoryError as error:
-            answer.outcome = Outcome(Code.OUT_OF_MEMORY, f"while {job.stage}: {error}")
+            draft.outcome = Outcome(Code.OUT_OF_MEMORY, f"while {job.doing}: {error}")
         except Exception as error:  # noqa: BLE001 - the caller gets an answer whatever happens, and the node stays up
-            answer.outcome = Outcome(Code.INTERNAL, f"while {job.stage}: {type(error).__name__}: {error}")
-        return answer
+            draft.outcome = Outcome(Code.INTERNAL, f"while {job.doing}: {type(error).__name__}: {error}")
+        if not draft.outcome.ok:
+            draft.goal = None
+        return draft.answer(job)
 
-    def _run(self, pointer: Pointer, job: Job, answer: Answer) -> None:
-        seconds = answer.seconds
-        job.stage = "waiting for a frame"
-        with _Timed(seconds, "frame_wait"):
-            raw = self._wait_for_frame(job)
-        job.stage = "decoding the image"
-        with _Timed(seconds, "decode_image"):
-            answer.frame = frame = frame_from_raw(raw, rectified=self._parameters.color_is_rectified)
-        job.stage = "pointing"
-        pointing = pointer.point(
-            frame.color_HW3,
-            job.request.target,
-            max_points=job.request.max_points,
-            should_stop=job.should_stop,
-        )
-        answer.words = pointing.answer
-        seconds.vision = pointing.durations.vision_s
-        seconds.prefill = pointing.durations.prefill_s
-        seconds.decode = pointing.durations.decode_s
-        job.stage = "locating the points"
-        with _Timed(seconds, "geometry"):
-            support = self._support(frame, raw.T_target_camera) if pointing.points else None
-            answer.found = tuple(
-                self._found(frame, point, raw.T_target_camera, support) for point in pointing.points
-            )
-        answer.goal = goal_among(answer.found, self._parameters.select)
-        answer.outcome = outcome_of(answer.found, job.request.target, pointing.absence)
+    def _run(self, pointer: Pointer, job: Job, draft: _Draft) -> None:
+        held = self._frame(job, draft)
+        draft.frame, draft.camera, draft.pose_stamp_ns = held.frame, held.camera, held.frame.stamp_ns
+        if held.look is None and isinstance(pointer, LookingPointer):
+            job.enter("vision")
+            look = pointer.look(held.frame.color_HW3, should_stop=job.should_stop)
+            draft.seconds |= {"vision": look.vision_s, "prefill": look.prefill_s}
+            held = HeldFrame(held.camera, held.frame, held.T_still_camera, look)
+        # Held as soon as it is read: an answer that means nothing may be asked for again in other words.
+        draft.frame_token = job.request.frame_token or self._held.keep(held)
+        if isinstance(job.request, PointingRequest):
+            self._point(pointer, job, job.request, held, draft)
+        else:
+            self._ask(pointer, job, held, draft)
 
-    def _wait_for_frame(self, job: Job) -> RawFrame:
-        timeout_s = max(job.left_s, 0.0)
-        waiting = self._request_frame(job.request.max_frame_age_ns, timeout_s)
+    def _frame(self, job: Job, draft: _Draft) -> HeldFrame:
+        if job.request.frame_token:
+            return self._held.get(job.request.frame_token)
+        assert job.frame is not None
         try:
-            return waiting.result(timeout_s + LOST_AFTER_S)
+            draft.raw = raw = job.frame.result(0)
+        finally:
+            draft.seconds["frame_wait"] = time.monotonic() - job.frame_asked_s
+        draft.seconds["frame_wait"] = raw.complete_s - job.frame_asked_s
+        job.enter("decode_image")
+        with _timed(draft, "decode_image"):
+            frame = self._readers[draft.camera].read(raw)
+        return HeldFrame(draft.camera, frame, raw.T_still_camera)
+
+    def _point(
+        self, pointer: Pointer, job: Job, request: PointingRequest, held: HeldFrame, draft: _Draft
+    ) -> None:
+        if held.look is not None and isinstance(pointer, LookingPointer):
+            pointing = pointer.point_in(
+                held.look,
+                request.words,
+                max_points=request.max_points,
+                should_stop=job.should_stop,
+                on_progress=job.enter if job.wants_progress else None,
+            )
+        else:
+            job.enter("decode")
+            pointing = pointer.point(
+                held.frame.color_HW3,
+                request.words,
+                max_points=request.max_points,
+                should_stop=job.should_stop,
+            )
+        draft.words = pointing.answer
+        _add(draft, pointing.durations)
+        job.enter("geometry", job.tokens, pointing.points)
+        with _timed(draft, "geometry"):
+            T_target_camera = held.T_still_camera
+            if self._base_now is not None and pointing.points:
+                base = self._base(self._base_now, request.parameters.tf_timeout_s)
+                T_target_camera = base.T_target_fixed @ held.T_still_camera
+                draft.pose_stamp_ns = base.stamp_ns
+            checks = _Checks(request.parameters, _camera_of(held, request))
+            support = checks.support(held.frame, T_target_camera) if pointing.points else None
+            draft.found = tuple(
+                checks.found(held.frame, point, T_target_camera, support) for point in pointing.points
+            )
+        draft.goal = goal_among(draft.found, request.parameters.select)
+        draft.outcome = outcome_of(draft.found, request.words, pointing.absence, draft.goal)
+
+    def _ask(self, pointer: Pointer, job: Job, held: HeldFrame, draft: _Draft) -> None:
+        question = job.request.words
+        if held.look is not None and isinstance(pointer, LookingPointer):
+            reply = pointer.ask_in(held.look, question, should_stop=job.should_stop)
+        elif not isinstance(pointer, AskablePointer):
+            raise PointingError(Code.INVALID_REQUEST, "this model points and does not answer in words")
+        else:
+            job.enter("decode")
+            reply = pointer.ask(held.frame.color_HW3, question, should_stop=job.should_stop)
+        draft.words, draft.confidence = reply.answer.strip(), reply.confidence
+        _add(draft, reply.durations)
+
+    def _base(self, base_now: Callable[[], Future[BaseNow]], tf_timeout_s: float) -> BaseNow:
+        try:
+            return base_now().result(tf_timeout_s + LOST_AFTER_S)
         except TimeoutError as error:
             raise PointingError(
-                Code.INTERNAL, "the camera thread did not answer; see the node's log"
+                Code.INTERNAL, "the thread of cameras and TF did not answer; see the node's log"
             ) from error
 
-    def _support(self, frame: Frame, T_target_camera: np.ndarray) -> SupportPlane | None:
+
+class _Checks:
+    """What a target of this request must satisfy."""
+
+    def __init__(self, parameters: PointingParameters, camera: CameraParameters) -> None:
+        low, high = parameters.workspace_min, parameters.workspace_max
+        self._limits = Limits(
+            min_range_m=camera.depth_min_m,
+            max_range_m=camera.depth_max_m,
+            workspace_min_m=(low[0], low[1], low[2]),
+            workspace_max_m=(high[0], high[1], high[2]),
+            sigma_px_if_unknown=parameters.sigma_px_if_unknown,
+        )
+        self._extrinsic = ExtrinsicError(camera.extrinsic_sigma_m, camera.extrinsic_sigma_rad)
+        self._approach: Approach = "surface_normal" if parameters.approach == "surface_normal" else "top_down"
+        self._profile = PROFILES[camera.depth_noise]
+        self._radius_px = camera.depth_radius_px or None
+        self._min_confidence = parameters.min_confidence
+
+    def support(self, frame: Frame, T_target_camera: np.ndarray) -> SupportPlane | None:
         """The level plane that things stand on; None where none is in view, which is no failure."""
         if frame.depth_m is None:
             return None
@@ -143,7 +208,7 @@ class PointingPipeline:
         except PointingError:
             return None
 
-    def _found(
+    def found(
         self, frame: Frame, point: Point2D, T_target_camera: np.ndarray, support: SupportPlane | None
     ) -> Found:
         located = locate(
@@ -154,108 +219,39 @@ class PointingPipeline:
             limits=self._limits,
             approach=self._approach,
             extrinsic=self._extrinsic,
-            radius_px=self._parameters.depth_radius_px or None,
+            radius_px=self._radius_px,
             support=support,
             gripper=DEFAULT_GRIPPER,
         )
-        lowest = self._parameters.min_confidence
+        lowest = self._min_confidence
         if lowest > 0 and not point.confidence >= lowest:
             sure = "has no confidence" if math.isnan(point.confidence) else f"is {point.confidence:.2f} sure"
-            return Found(
-                point,
-                located,
-                Outcome(
-                    Code.LOW_CONFIDENCE, f"the model {sure}; at least {lowest:.2f} is asked (min_confidence)"
-                ),
+            unsure = Outcome(
+                Code.LOW_CONFIDENCE, f"the model {sure}; at least {lowest:.2f} is asked (min_confidence)"
             )
+            return Found(point, located, unsure)
         return Found(point, located, located.outcome)
 
 
-def frame_from_raw(raw: RawFrame, *, rectified: bool) -> Frame:
-    """Pixels and camera model from the bytes of one instant; PointingError for what does not fit together."""
-    info = _deserialised(raw.color_info, CameraInfo, "CameraInfo")
-    color = _deserialised(raw.color, Image, "colour image")
-    depth = _deserialised(raw.depth, Image, "depth image") if raw.depth is not None else None
-    for name, frame_id in (("CameraInfo", info.header.frame_id), ("depth", depth and depth.header.frame_id)):
-        if frame_id and frame_id.lstrip("/") != raw.frame_id:
-            raise PointingError(
-                Code.BAD_CAMERA_INFO if name == "CameraInfo" else Code.BAD_IMAGE,
-                f"{name} is of frame {frame_id!r} but the colour image of {raw.frame_id!r}; give the "
-                f"colour camera's "
-                "own CameraInfo and depth registered to colour",
-            )
-    roi = info.roi
-    camera = CameraModel.from_info(
-        width=info.width,
-        height=info.height,
-        k=info.k,
-        d=info.d,
-        r=info.r,
-        p=info.p,
-        distortion_model=info.distortion_model,
-        binning_x=info.binning_x,
-        binning_y=info.binning_y,
-        roi=RegionOfInterest(roi.x_offset, roi.y_offset, roi.height, roi.width, roi.do_rectify),
-        rectified=rectified,
-    )
-    return Frame(
-        color_HW3=rgb_from_message(color),
-        depth_m=depth_from_message(depth) if depth is not None else None,
-        camera=camera,
-        stamp_ns=raw.stamp_ns,
-        frame_id=raw.frame_id,
-    )
+def _camera_of(held: HeldFrame, request: PointingRequest) -> CameraParameters:
+    """The camera that a frame is of, which need not be the one that the request names."""
+    return request.parameters.camera_called(held.camera) or request.camera
 
 
-def timed_out(job: Job) -> Outcome:
-    """The outcome of a job whose time is up, naming the stage that it had reached."""
-    return Outcome(Code.TIMEOUT, f"no answer within {job.timeout_s:g} s; time ran out while {job.stage}")
+def _add(draft: _Draft, durations: ModelDurations) -> None:
+    for stage, spent in (
+        ("vision", durations.vision_s),
+        ("prefill", durations.prefill_s),
+        ("decode", durations.decode_s),
+    ):
+        draft.seconds[stage] = draft.seconds.get(stage, 0.0) + spent
 
 
-def goal_among(found: tuple[Found, ...], select: str) -> int | None:
-    """Position of the target that becomes the goal: only ever one that passed every check."""
-    good = [n for n, target in enumerate(found) if target.outcome.ok]
-    if not good:
-        return None
-    if select == "first":
-        return good[0]
-    return max(
-        good, key=lambda n: -1.0 if math.isnan(found[n].point.confidence) else found[n].point.confidence
-    )
-
-
-def outcome_of(found: tuple[Found, ...], target: str, absence: float = math.nan) -> Outcome:
-    """OK when at least one target is good; else why not, in the words of the first.
-
-    `absence`: probability that the target is not there, NaN when the model gives none.
-    """
-    if not found:
-        sure = "" if math.isnan(absence) else f" ({100 * absence:.0f} % sure)"
-        return Outcome(Code.NOT_FOUND, f"the model sees no {target!r} in the image{sure}")
-    if any(each.outcome.ok for each in found):
-        return Outcome()
-    first = found[0].outcome
-    more = f" (and {len(found) - 1} more points, none good)" if len(found) > 1 else ""
-    return Outcome(first.code, first.message + more)
-
-
-def _deserialised(data: bytes, message_type: type[Any], name: str) -> Any:
-    try:
-        return deserialize_message(data, message_type)
-    except Exception as error:  # rclpy's typesupport raises bare errors for broken bytes
-        raise PointingError(Code.BAD_IMAGE, f"the {name} message cannot be read: {error}") from error
-
-
-class _Timed:
+@contextmanager
+def _timed(draft: _Draft, stage: str) -> Iterator[None]:
     """Adds the wall-clock time of a with-block to one stage."""
-
-    def __init__(self, seconds: StageSeconds, stage: str) -> None:
-        self._seconds = seconds
-        self._stage = stage
-
-    def __enter__(self) -> None:
-        self._begin_s = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        spent = time.perf_counter() - self._begin_s
-        setattr(self._seconds, self._stage, getattr(self._seconds, self._stage) + spent)
+    begin_s = time.perf_counter()
+    try:
+        yield
+    finally:
+        draft.seconds[stage] = draft.seconds.get(stage, 0.0) + time.perf_counter() - begin_s

@@ -1,20 +1,26 @@
 """TF at an image's stamp, listened to only while a request waits.
 
-/tf_static is always subscribed (it speaks once). /tf is subscribed between `open` and `close`: at 100 Hz it
-would cost a Python node a tenth of a core for nothing. Each opening starts with a fresh buffer that holds the
-static transforms, because interpolating between what was heard in an earlier window and now would invent
-motion.
+/tf_static is always subscribed (it speaks once). /tf is subscribed while anybody has the window open: at 100 Hz
+it would cost a Python node a tenth of a core for nothing. Each first opening starts with a fresh buffer that holds
+the static transforms, because interpolating between what was heard in an earlier window and now would invent
+motion. `keep_recent` is for streaming cameras, whose frames are older than the request: /tf stays subscribed then,
+its messages kept as bytes, and read only when a request opens the window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import Transform, TransformStamped
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
@@ -26,6 +32,8 @@ from molmo_ros.outcome import Code, PointingError
 _STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DYNAMIC_QOS = QoSProfile(depth=100)
 _NAMED_FRAMES = 12
+# A frame that streaming has kept is at most about this old, and its transforms may be a little older.
+_RECENT_S = 2.0
 
 
 @dataclass
@@ -41,32 +49,79 @@ class _Edge:
 class TransformWindow:
     """Use from the thread of the executor that spins `node`."""
 
-    def __init__(self, node: Node, on_change: Callable[[], None]) -> None:
-        """`on_change` is called after every transform message while the window is open."""
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._on_change = on_change
+        self._users: dict[Hashable, Callable[[], None]] = {}
         self._static: dict[str, TransformStamped] = {}
         self._edges: dict[str, _Edge] = {}
         self._buffer: Buffer | None = None
+        self._recent: deque[tuple[float, bytes]] = deque()
+        self._keeps_recent = False
         self._dynamic_subscription: Subscription | None = None
         self._static_subscription = node.create_subscription(
             TFMessage, "/tf_static", self._hear_static, _STATIC_QOS
         )
 
-    def open(self) -> None:
+    def open(self, user: Hashable, on_change: Callable[[], None]) -> None:
+        """Listen for `user` until its `close`; `on_change` is called after every transform message."""
+        self._users[user] = on_change
+        if self._buffer is not None:
+            return
         self._buffer = Buffer()
         self._edges = {}
         for transform in self._static.values():
             self._add(transform, static=True)
-        self._dynamic_subscription = self._node.create_subscription(
-            TFMessage, "/tf", self._hear_dynamic, _DYNAMIC_QOS
-        )
+        for _, data in self._recent:
+            self._take_in(data)
+        self._subscribe()
 
-    def close(self) -> None:
-        if self._dynamic_subscription is not None:
+    def close(self, user: Hashable) -> None:
+        """Stop listening for this user, if it does."""
+        self._users.pop(user, None)
+        if not self._users:
+            self._buffer = None
+            self._unsubscribe_if_idle()
+
+    def keep_recent(self, keep: bool) -> None:
+        """Whether to listen to /tf all the time."""
+        self._keeps_recent = keep
+        if keep:
+            self._subscribe()
+        else:
+            self._recent.clear()
+            self._unsubscribe_if_idle()
+
+    def forget(self) -> None:
+        """Time has jumped back: what was heard belongs to another run of the clock. Static transforms hold."""
+        self._recent.clear()
+        if self._buffer is not None:
+            self._buffer = Buffer()
+            self._edges = {}
+            for transform in self._static.values():
+                self._add(transform, static=True)
+
+    def destroy(self) -> None:
+        self._users.clear()
+        self._buffer = None
+        self.keep_recent(False)
+        self._node.destroy_subscription(self._static_subscription)
+
+    def _subscribe(self) -> None:
+        if self._dynamic_subscription is None:
+            # A group of its own each time: rclpy's groups never forget what was in them.
+            self._dynamic_subscription = self._node.create_subscription(
+                TFMessage,
+                "/tf",
+                self._hear_dynamic,
+                _DYNAMIC_QOS,
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                raw=True,
+            )
+
+    def _unsubscribe_if_idle(self) -> None:
+        if self._dynamic_subscription is not None and not self._users and not self._keeps_recent:
             self._node.destroy_subscription(self._dynamic_subscription)
             self._dynamic_subscription = None
-        self._buffer = None
 
     def matrix_at(self, target_frame: str, source_frame: str, stamp_ns: int) -> np.ndarray:
         """4x4 `T_target_source` at the stamp: takes points of source_frame to target_frame.
@@ -90,6 +145,8 @@ class TransformWindow:
     def _require_cover(self, target_frame: str, source_frame: str, stamp_ns: int) -> None:
         """Look at what was heard before asking the buffer: cheap enough for every message, and it
         explains."""
+        source_root, source_path = self._path_to_root(source_frame)
+        target_root, target_path = self._path_to_root(target_frame)
         known = self._known_frames()
         for frame in (source_frame, target_frame):
             if frame not in known:
@@ -98,8 +155,6 @@ class TransformWindow:
                 raise PointingError(
                     Code.TF_UNAVAILABLE, f"TF has no frame {frame!r}; frames heard of: {names}{more}"
                 )
-        source_root, source_path = self._path_to_root(source_frame)
-        target_root, target_path = self._path_to_root(target_frame)
         if source_root != target_root:
             raise PointingError(
                 Code.TF_UNAVAILABLE,
@@ -129,6 +184,16 @@ class TransformWindow:
             f"the limit is {moving[limiting].parent} -> {limiting})",
         )
 
+    def newest_ns(self, target_frame: str, source_frame: str) -> int:
+        """The newest stamp (ns) at which both frames are known in one another; 0 when nothing between them moves.
+
+        Raises PointingError(TF_UNAVAILABLE) as `matrix_at`.
+        """
+        _, source_path = self._path_to_root(source_frame)
+        _, target_path = self._path_to_root(target_frame)
+        moving = [self._edges[child] for child in set(source_path) ^ set(target_path)]
+        return min((edge.last_ns for edge in moving if not edge.static), default=0)
+
     def _known_frames(self) -> set[str]:
         return set(self._edges) | {edge.parent for edge in self._edges.values()}
 
@@ -150,15 +215,25 @@ class TransformWindow:
             self._static[_plain(transform.child_frame_id)] = transform
             if self._buffer is not None:
                 self._add(transform, static=True)
-        if self._buffer is not None:
-            self._on_change()
+        self._tell()
 
-    def _hear_dynamic(self, message: TFMessage) -> None:
-        if self._buffer is None:
-            return
-        for transform in message.transforms:
+    def _hear_dynamic(self, data: bytes) -> None:
+        if self._keeps_recent:
+            now_s = time.monotonic()
+            self._recent.append((now_s, data))
+            while now_s - self._recent[0][0] > _RECENT_S:
+                self._recent.popleft()
+        if self._buffer is not None:
+            self._take_in(data)
+            self._tell()
+
+    def _take_in(self, data: bytes) -> None:
+        for transform in deserialize_message(data, TFMessage).transforms:
             self._add(transform, static=False)
-        self._on_change()
+
+    def _tell(self) -> None:
+        for on_change in list(self._users.values()):
+            on_change()
 
     def _add(self, transform: TransformStamped, *, static: bool) -> None:
         assert self._buffer is not None
@@ -192,9 +267,10 @@ def _plain(frame: str) -> str:
 
 
 def _is_finite(transform: Transform) -> bool:
+    """Without numpy: this runs eight hundred times a second while a request waits."""
     t, q = transform.translation, transform.rotation
-    norm = np.linalg.norm([q.x, q.y, q.z, q.w])
-    return bool(np.isfinite([t.x, t.y, t.z, norm]).all() and norm > 1e-6)
+    squares = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
+    return math.isfinite(t.x + t.y + t.z + squares) and squares > 1e-12
 
 
 def _seconds(stamp_ns: int) -> str:

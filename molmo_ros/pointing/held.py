@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from molmo_ros.outcome import Code, PointingError
@@ -21,15 +24,24 @@ T = TypeVar("T", bound=HasBytes)
 
 
 class Held(Generic[T]):
-    """At most `max_count` things of together at most `max_bytes`; the one not used for longest goes first.
+    """At most `max_count` things of together at most `max_bytes`; the one not used for longest goes first, and
+    each goes `max_age_s` after it came.
 
     Each is known by a token, which is opaque and of which no two are alike, restarts included. Whoever got a
     thing may go on using it after it went. Safe to share between threads.
     """
 
-    def __init__(self, max_count: int, max_bytes: int) -> None:
-        self.max_count, self.max_bytes = max_count, max_bytes
+    def __init__(
+        self,
+        max_count: int,
+        max_bytes: int,
+        max_age_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.max_count, self.max_bytes, self.max_age_s = max_count, max_bytes, max_age_s
+        self._clock = clock
         self._things: OrderedDict[str, T] = OrderedDict()
+        self._came_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def keep(self, thing: T) -> str:
@@ -38,9 +50,11 @@ class Held(Generic[T]):
             if self.max_count < 1 or thing.nbytes > self.max_bytes:
                 return ""
             token = secrets.token_hex(8)
+            self._drop_the_old()
             self._things[token] = thing
+            self._came_s[token] = self._clock()
             while len(self._things) > self.max_count or self._bytes() > self.max_bytes:
-                self._things.popitem(last=False)
+                self._drop(next(iter(self._things)))
             return token
 
     def get(self, token: str) -> T:
@@ -50,11 +64,13 @@ class Held(Generic[T]):
             PointingError: FRAME_EXPIRED when it is held no more, or never was.
         """
         with self._lock:
+            self._drop_the_old()
             if token not in self._things:
+                age = f" and all after {self.max_age_s:g} s" if math.isfinite(self.max_age_s) else ""
                 raise PointingError(
                     Code.FRAME_EXPIRED,
                     f"no picture is held under {token!r}: of {self.max_count} pictures and {self.max_bytes / 1e6:.0f} "
-                    'MB the oldest go first; ask with frame_token "" for a new picture',
+                    f'MB the oldest go first{age}; ask with frame_token "" for a new picture',
                 )
             self._things.move_to_end(token)
             return self._things[token]
@@ -63,13 +79,20 @@ class Held(Generic[T]):
         """Let it go. Raises as `get`."""
         self.get(token)
         with self._lock:
-            self._things.pop(token, None)
+            self._drop(token)
 
     def clear(self) -> None:
         with self._lock:
             self._things.clear()
+            self._came_s.clear()
+
+    def purge(self) -> None:
+        """Let go of what is too old; otherwise that happens at the next call."""
+        with self._lock:
+            self._drop_the_old()
 
     def __len__(self) -> int:
+        self.purge()
         return len(self._things)
 
     @property
@@ -79,3 +102,12 @@ class Held(Generic[T]):
 
     def _bytes(self) -> int:
         return sum(thing.nbytes for thing in self._things.values())
+
+    def _drop(self, token: str) -> None:
+        self._things.pop(token, None)
+        self._came_s.pop(token, None)
+
+    def _drop_the_old(self) -> None:
+        now_s = self._clock()
+        for token in [token for token, came_s in self._came_s.items() if now_s - came_s > self.max_age_s]:
+            self._drop(token)

@@ -30,10 +30,13 @@ from molmo_ros.pointing.grammar import SpokenPoint, says_absent, spoken_points
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.point_controller import PointController
 from molmo_ros.pointing.prompts import clean_target, label_of, pointing_prompt
-from molmo_ros.pointing.protocol import ModelDurations, Pointing
+from molmo_ros.pointing.protocol import ModelDurations, OnProgress, Pointing, Reply
 
 #: AI2's own limit for pointing; enough for about ten points.
 MAX_NEW_TOKENS = 192
+
+#: Of an answer in words.
+MAX_ANSWER_TOKENS = 448
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Look:
     @property
     def nbytes(self) -> int:
         return self.encoded.nbytes
+
+    @property
+    def prefill_s(self) -> float:
+        return self.encoded.prefill_s
 
 
 @dataclass(frozen=True)
@@ -136,15 +143,18 @@ class LocalPointer:
         *,
         max_points: int = 0,
         should_stop: Callable[[], bool] = lambda: False,
-        on_points: Callable[[Sequence[SpokenPoint]], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Pointing:
-        """As `point`, in a picture that was looked at before. `on_points` hears all points so far at each new one."""
+        """As `point`, in a picture that was looked at before; `on_progress` hears of every token."""
         words = clean_target(target)
         prompt = self._prompt(words)
         controller = self._controller(max_points)
         started = time.perf_counter()
         steps: list[Step] = []
-        first_s, told = started, 0
+        first_s = started
+        so_far: tuple[Point2D, ...] = ()
+        if on_progress is not None:
+            on_progress("prefill", 0, ())
         with _as_pointing_errors():
             for step in self.engine.ask(
                 look.encoded, prompt, controller, max_new_tokens=MAX_NEW_TOKENS, should_stop=should_stop
@@ -152,12 +162,9 @@ class LocalPointer:
                 if not steps:
                     first_s = time.perf_counter()
                 steps.append(step)
-                if on_points is None:
-                    continue
-                so_far = spoken_points(self.processor.decode([step.token_id for step in steps]))
-                if len(so_far) > told:
-                    told = len(so_far)
-                    on_points(so_far)
+                if on_progress is not None:
+                    so_far = self._points_so_far(so_far, steps, look, words)
+                    on_progress("decode", len(steps), so_far)
             answer = self._answer_tokens(steps)
             pointing = self._read(answer, look, prompt, words, max_points)
         done_s = time.perf_counter()
@@ -197,6 +204,71 @@ class LocalPointer:
             except PointingError as error:
                 pointings.append(error)
         return pointings
+
+    def ask(
+        self, image_HW3: np.ndarray, question: str, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Reply:
+        """See `Pointer.ask`."""
+        look = self.look(image_HW3, should_stop=should_stop)
+        reply = self.ask_in(look, question, should_stop=should_stop)
+        prefill_s = look.encoded.prefill_s + reply.durations.prefill_s
+        return replace(reply, durations=ModelDurations(look.vision_s, prefill_s, reply.durations.decode_s))
+
+    def ask_in(
+        self,
+        look: Look,
+        question: str,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: OnProgress | None = None,
+    ) -> Reply:
+        """As `ask`, about a picture that was looked at before; `on_progress` hears of every token."""
+        prompt = list(self.processor.tokenizer.encode(format_prompt(question), add_special_tokens=False))
+        started = first_s = time.perf_counter()
+        token_ids: list[int] = []
+        probabilities: list[float] = []
+        if on_progress is not None:
+            on_progress("prefill", 0, ())
+        with _as_pointing_errors():
+            for step in self.engine.ask(
+                look.encoded, prompt, max_new_tokens=MAX_ANSWER_TOKENS, should_stop=should_stop
+            ):
+                if not token_ids:
+                    first_s = time.perf_counter()
+                token_ids.append(step.token_id)
+                probabilities.append(float(step.logits_V.float().softmax(-1)[step.token_id]))
+                if on_progress is not None:
+                    on_progress("decode", len(token_ids), ())
+        return Reply(
+            self.processor.decode(token_ids),
+            float(np.mean(probabilities)) if probabilities else float("nan"),
+            ModelDurations(0.0, first_s - started, time.perf_counter() - first_s),
+        )
+
+    def _points_so_far(
+        self, known: tuple[Point2D, ...], steps: Sequence[Step], look: Look, words: str
+    ) -> tuple[Point2D, ...]:
+        """Points of an unfinished answer, their confidence without what other beginnings would have led to."""
+        width, height = look.size
+        answer = self._answer_tokens(steps)
+        spoken = spoken_points(answer.text)
+        points = list(known)
+        for index, point in enumerate(spoken[len(known) :], start=len(known)):
+            x, y = (
+                coordinate([token for _, token in answer.number(span)])
+                for span in (point.x_span, point.y_span)
+            )
+            points.append(
+                Point2D(
+                    u=min(point.x / 100 * width, width - 1.0),
+                    v=min(point.y / 100 * height, height - 1.0),
+                    label=point.label or label_of(words),
+                    confidence=min(answer.probability(0) * x.near * y.near, 1.0),
+                    sigma_px=float("nan"),
+                    index=index,
+                )
+            )
+        return tuple(points)
 
     def _prompt(self, words: str) -> list[int]:
         return list(

@@ -27,7 +27,7 @@ from molmo_ros.pointing.confidence import Alternative, NumberToken, coordinate, 
 from molmo_ros.pointing.formats import PointFormat, Reading
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.prompts import clean_target, label_of
-from molmo_ros.pointing.protocol import ModelDurations, Pointing
+from molmo_ros.pointing.protocol import ModelDurations, Pointing, Reply
 
 #: How often a stop is looked for while the server works, in seconds.
 _LOOK_EVERY_S = 0.02
@@ -98,7 +98,9 @@ class RemotePointer:
         """
         words = clean_target(target)
         started = time.perf_counter()
-        request = self._request(image_HW3, words)
+        request = self._request(image_HW3, self.point_format.prompt(words))
+        if self.point_format.in_special_tokens:
+            request["skip_special_tokens"] = False
         encoded = time.perf_counter()
         reply = asyncio.run(self._ask(request, should_stop))
         answer, tokens = _read_reply(reply)
@@ -122,7 +124,22 @@ class RemotePointer:
             absence=first if reading.absent else 1.0 - first,
         )
 
-    def _request(self, image_HW3: np.ndarray, words: str) -> dict[str, Any]:
+    def ask(
+        self, image_HW3: np.ndarray, question: str, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Reply:
+        """See `Pointer.ask`; durations and errors as for `point`."""
+        started = time.perf_counter()
+        request = self._request(image_HW3, question)
+        encoded = time.perf_counter()
+        answer, tokens = _read_reply(asyncio.run(self._ask(request, should_stop)))
+        sure = [token.probability for token in tokens]
+        return Reply(
+            answer,
+            math.fsum(sure) / len(sure) if sure else math.nan,
+            ModelDurations(encoded - started, 0.0, time.perf_counter() - encoded),
+        )
+
+    def _request(self, image_HW3: np.ndarray, prompt: str) -> dict[str, Any]:
         endpoint = self.endpoint
         request: dict[str, Any] = {
             "model": endpoint.model,
@@ -134,15 +151,13 @@ class RemotePointer:
                             "type": "image_url",
                             "image_url": {"url": _data_url(image_HW3, endpoint.jpeg_quality)},
                         },
-                        {"type": "text", "text": self.point_format.prompt(words)},
+                        {"type": "text", "text": prompt},
                     ],
                 }
             ],
             "temperature": 0,
             "max_tokens": endpoint.max_new_tokens,
         }
-        if self.point_format.in_special_tokens:
-            request["skip_special_tokens"] = False
         if endpoint.logprobs:
             request |= {"logprobs": True, "top_logprobs": endpoint.logprobs}
         return request

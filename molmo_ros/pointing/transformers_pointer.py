@@ -25,7 +25,7 @@ from molmo_ros.pointing.confidence import coordinate
 from molmo_ros.pointing.formats import PointFormat, Reading
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.prompts import clean_target, label_of
-from molmo_ros.pointing.protocol import ModelDurations, Pointing
+from molmo_ros.pointing.protocol import ModelDurations, Pointing, Reply
 from molmo_ros.pointing.vlm_families import Family
 
 #: JSON takes about 30 tokens a point.
@@ -79,12 +79,7 @@ class TransformersPointer:
             PointingError: INVALID_REQUEST too, for a target with a control token of the model in it.
         """
         words = clean_target(target)
-        for command in self._commands:
-            if command in words:
-                raise PointingError(
-                    Code.INVALID_REQUEST,
-                    f"the target holds {command}, a command to the model; use plain words",
-                )
+        self._refuse_commands(words)
         picture = _picture(image_HW3)
         with self._turn:
             started = time.perf_counter()
@@ -118,6 +113,35 @@ class TransformersPointer:
             durations=ModelDurations(prepared - started, first_s - prepared, time.perf_counter() - first_s),
             absence=first if reading.absent else 1.0 - first,
         )
+
+    def ask(
+        self, image_HW3: np.ndarray, question: str, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Reply:
+        """See `Pointer.ask`; durations and errors as for `point`."""
+        self._refuse_commands(question.lower())
+        picture = _picture(image_HW3)
+        with self._turn:
+            started = time.perf_counter()
+            try:
+                inputs = self.family.inputs(self.processor, picture, question)
+            except ValueError as error:
+                raise PointingError(Code.BAD_IMAGE, f"the model cannot take this picture: {error}") from error
+            prepared = time.perf_counter()
+            answer, first_s = self._answer(inputs, lambda _: False, should_stop)
+        sure = [answer.probability(index) for index in range(len(answer.token_ids))]
+        return Reply(
+            answer.text,
+            math.fsum(sure) / len(sure) if sure else math.nan,
+            ModelDurations(prepared - started, first_s - prepared, time.perf_counter() - first_s),
+        )
+
+    def _refuse_commands(self, words: str) -> None:
+        for command in self._commands:
+            if command in words:
+                raise PointingError(
+                    Code.INVALID_REQUEST,
+                    f"the request holds {command}, a command to the model; use plain words",
+                )
 
     def _answer(
         self, inputs: Any, holds_enough: Callable[[AnswerTokens], bool], should_stop: Callable[[], bool]

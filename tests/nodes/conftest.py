@@ -55,7 +55,7 @@ def caller(graph: Graph, camera: Camera, tmp_path_factory: pytest.TempPathFactor
         log, *["-p", "frame_timeout_s:=1.5", "-p", "tf_timeout_s:=0.6", "-p", "max_queue:=1"]
     )
     ours = Caller(graph.node("test_caller"))
-    assert ours.is_up(), f"the node did not come up: {log.read_text()}"
+    assert ours.is_up(process), f"the node did not come up: {log.read_text()}"
     assert process.poll() is None, log.read_text()
     first = ours.point_to("the thing")
     assert first.outcome.code in (0, 503), first.outcome

@@ -17,15 +17,21 @@ from typing import Any
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped, TransformStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
 
+from molmo_ros_interfaces.action import PointToTarget
 from molmo_ros_interfaces.msg import TargetArray
-from molmo_ros_interfaces.srv import PointTo
+from molmo_ros_interfaces.srv import Ask, PointTo, ReleaseFrame
 
 WIDTH, HEIGHT, FOCAL_PX, DEPTH_M = 160, 120, 150.0, 0.8
 OPTICAL = "camera_color_optical_frame"
@@ -47,6 +53,7 @@ class Behaviour:
     depth_size: tuple[int, int] = (WIDTH, HEIGHT)
     depth_m: float = DEPTH_M
     color_bytes: int | None = None
+    color_value: int = 0
     color_encoding: str = "rgb8"
     info_size: tuple[int, int] = (WIDTH, HEIGHT)
     k00: float = FOCAL_PX
@@ -101,28 +108,43 @@ class Camera:
             color = Image(width=WIDTH, height=HEIGHT, encoding=does.color_encoding, step=3 * WIDTH)
             _stamp(color, color_ns, does.frame_id)
             size = 3 * WIDTH * HEIGHT if does.color_bytes is None else does.color_bytes
-            color.data = bytes(size)
+            color.data = bytes([does.color_value]) * size
             self._color.publish(color)
             does.stamps_sent.append(color_ns)
 
 
 class Caller:
-    """Calls `point_to` and keeps what the node publishes."""
+    """Calls what the node serves and keeps what it publishes."""
 
     def __init__(self, node: Node, name: str = "/pointing_node") -> None:
         self.node = node
+        self.name = name
         self.goals: list[PoseStamped] = []
         self.targets: list[TargetArray] = []
+        self._clients: dict[str, Any] = {}
         self.client = node.create_client(PointTo, f"{name}/point_to")
         self._heard = threading.Condition()
         node.create_subscription(PoseStamped, f"{name}/goal_pose", self._keep(self.goals), 10)
         node.create_subscription(TargetArray, f"{name}/targets", self._keep(self.targets), 10)
 
-    def is_up(self) -> bool:
-        """Whether the node answers. A service is seen before it sees its caller: first replies can get lost."""
-        if not self.client.wait_for_service(UP_WITHIN_S):
+    def is_up(self, process: subprocess.Popen[str] | None = None, *, loaded: bool = True) -> bool:
+        """Whether the node answers, by default with its model loaded.
+
+        A service is seen before it sees its caller: first replies can get lost.
+        """
+
+        def ended() -> bool:
+            return process is not None and process.poll() is not None
+
+        if not wait_until(lambda: ended() or self.client.service_is_ready(), UP_WITHIN_S):
             return False
-        return wait_until(lambda: self.ask("").arrives(1.0), UP_WITHIN_S)
+        if not wait_until(lambda: ended() or self.ask("").arrives(1.0), UP_WITHIN_S):
+            return False
+
+        def is_loaded() -> bool:
+            return "still loading" not in self.point_to("the thing", frame_token="none").outcome.message
+
+        return not ended() and (not loaded or wait_until(is_loaded, UP_WITHIN_S))
 
     def _keep(self, kept: list[Any]) -> Callable[[Any], None]:
         def keep(message: Any) -> None:
@@ -140,8 +162,74 @@ class Caller:
     def ask(self, target: str, **fields: Any) -> PendingReply:
         return PendingReply(self.client.call_async(PointTo.Request(target=target, **fields)))
 
+    def call(self, kind: type, name: str, request: Any, timeout_s: float = 20.0) -> Any:
+        """Any other service of the node."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, f"{self.name}/{name}")
+        assert self._clients[name].wait_for_service(UP_WITHIN_S), f"no service {name}"
+        return PendingReply(self._clients[name].call_async(request)).get(timeout_s)
+
+    def question(self, question: str, **fields: Any) -> Ask.Response:
+        return self.call(Ask, "ask", Ask.Request(question=question, **fields))
+
+    def release(self, token: str) -> ReleaseFrame.Response:
+        return self.call(ReleaseFrame, "release_frame", ReleaseFrame.Request(frame_token=token))
+
+    def set_parameter(self, name: str, value: Any) -> str:
+        """Why it could not be set, "" when it was."""
+        request = SetParametersAtomically.Request(
+            parameters=[RosParameter(name, value=value).to_parameter_msg()]
+        )
+        result = self.call(SetParametersAtomically, "set_parameters_atomically", request).result
+        return "" if result.successful else result.reason
+
+    def state(self) -> str:
+        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def change_state(self, label: str, timeout_s: float = 60.0) -> bool:
+        """configure, activate, deactivate, cleanup, shutdown."""
+        request = ChangeState.Request(transition=Transition(label=label))
+        return bool(self.call(ChangeState, "change_state", request, timeout_s).success)
+
+    def goal(self, target: str, **fields: Any) -> Goal:
+        return Goal(self, PointToTarget.Goal(target=target, **fields))
+
     def point_to(self, target: str, timeout_s: float = 20.0, **fields: Any) -> PointTo.Response:
         return self.ask(target, **fields).get(timeout_s)
+
+
+class Goal:
+    """A goal of the action, accepted; its feedback is kept."""
+
+    def __init__(self, caller: Caller, goal: PointToTarget.Goal) -> None:
+        self.feedback: list[PointToTarget.Feedback] = []
+        self._heard = threading.Condition()
+        self._client = ActionClient(caller.node, PointToTarget, f"{caller.name}/point_to_target")
+        assert self._client.wait_for_server(UP_WITHIN_S), "no action server"
+        self._handle = PendingReply(self._client.send_goal_async(goal, feedback_callback=self._keep)).get()
+        assert self._handle.accepted
+        self._result = PendingReply(self._handle.get_result_async())
+
+    def _keep(self, message: Any) -> None:
+        with self._heard:
+            self.feedback.append(message.feedback)
+            self._heard.notify_all()
+
+    def wait_for_feedback(
+        self, condition: Callable[[PointToTarget.Feedback], bool], timeout_s: float = 20.0
+    ) -> bool:
+        with self._heard:
+            return self._heard.wait_for(lambda: any(condition(each) for each in self.feedback), timeout_s)
+
+    def cancel(self) -> bool:
+        """Whether the server takes the cancel."""
+        return bool(PendingReply(self._handle.cancel_goal_async()).get().goals_canceling)
+
+    def end(self, timeout_s: float = 20.0) -> tuple[int, PointToTarget.Result]:
+        """Status (action_msgs/GoalStatus) and result."""
+        reply = self._result.get(timeout_s)
+        self._client.destroy()
+        return reply.status, reply.result
 
 
 class PendingReply:
@@ -157,7 +245,7 @@ class PendingReply:
     def arrives(self, timeout_s: float) -> bool:
         return self._done.wait(timeout_s)
 
-    def get(self, timeout_s: float = 20.0) -> PointTo.Response:
+    def get(self, timeout_s: float = 20.0) -> Any:
         assert self._done.wait(timeout_s), f"no reply within {timeout_s} s"
         return self._future.result()
 

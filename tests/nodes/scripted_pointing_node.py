@@ -1,7 +1,7 @@
 """The real pointing node with a pointer that does as it is told, to provoke what a good model does not do.
 
 Only the model is replaced; cameras, TF, services and threads are the product's own. The words of a request
-say what the pointer does.
+say what the pointer does, the parameter `model` how it loads.
 """
 
 from __future__ import annotations
@@ -10,18 +10,40 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 
 from molmo_ros.nodes.parameters import PointingParameters
-from molmo_ros.nodes.pointing_node import LoadPointer, main
+from molmo_ros.nodes.pointing_node import main
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.point import Point2D
-from molmo_ros.pointing.protocol import ModelDurations, Pointing
+from molmo_ros.pointing.protocol import ModelDurations, OnProgress, Pointing, Reply
+
+DURATIONS = ModelDurations(vision_s=0.0, prefill_s=0.002, decode_s=0.003)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the pointer remembers of a picture: its size and its brightness."""
+
+    size: tuple[int, int]
+    brightness: float
+    nbytes: int = 1000
+    vision_s: float = 0.001
+    prefill_s: float = 0.0
 
 
 class ScriptedPointer:
+    """`ballast_mb` megabytes of memory are its own, as weights would be."""
+
+    def __init__(self, ballast_mb: int = 0) -> None:
+        self.ballast = np.ones(ballast_mb << 17)
+
+    def look(self, image_HW3: np.ndarray, *, should_stop: Callable[[], bool] = lambda: False) -> Look:
+        height, width = image_HW3.shape[:2]
+        return Look((width, height), float(image_HW3.mean()))
+
     def point(
         self,
         image_HW3: np.ndarray,
@@ -30,8 +52,18 @@ class ScriptedPointer:
         max_points: int = 0,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Pointing:
-        height, width = image_HW3.shape[:2]
-        u, v = (width - 1) / 2, (height - 1) / 2
+        return self.point_in(self.look(image_HW3), target, max_points=max_points, should_stop=should_stop)
+
+    def point_in(
+        self,
+        look: Look,
+        target: str,
+        *,
+        max_points: int = 0,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: OnProgress | None = None,
+    ) -> Pointing:
+        u, v = (look.size[0] - 1) / 2, (look.size[1] - 1) / 2
 
         def at(u: float, v: float, confidence: float, index: int = 0) -> Point2D:
             return Point2D(u=u, v=v, label=target, confidence=confidence, sigma_px=1.0, index=index)
@@ -39,15 +71,19 @@ class ScriptedPointer:
         points: tuple[Point2D, ...] = ()
         if target.startswith("wait"):
             pause = threading.Event()
-            for _ in range(int(100 * float(target.split()[1]))):
+            for token in range(int(100 * float(target.split()[1]))):
                 if should_stop():
                     raise PointingError(Code.CANCELLED, "stopped between two tokens")
+                if on_progress is not None:
+                    on_progress("decode", token + 1, (at(u, v, 0.9),) if token > 10 else ())
                 pause.wait(0.01)
             points = (at(u, v, 0.9),)
         elif target == "a crash":
             raise RuntimeError("the model fell over")
         elif target == "gibberish":
             raise PointingError(Code.UNPARSEABLE, "no points in the answer: 'blah'")
+        elif target == "too much":
+            raise PointingError(Code.OUT_OF_MEMORY, "no memory left on cpu")
         elif target == "three things":
             points = (at(u, v, 0.2, 0), at(u + 40, v, 0.8, 1), at(u - 40, v, math.nan, 2))
         elif target == "the corner":
@@ -58,16 +94,39 @@ class ScriptedPointer:
             points=points[:max_points] if max_points else points,
             answer=f"scripted: {target}",
             absent=not points,
-            durations=ModelDurations(vision_s=0.001, prefill_s=0.002, decode_s=0.003),
+            durations=DURATIONS,
         )
 
+    def ask(
+        self, image_HW3: np.ndarray, question: str, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Reply:
+        return self.ask_in(self.look(image_HW3), question, should_stop=should_stop)
 
-def load(parameters: PointingParameters) -> ScriptedPointer:
-    """A model of the name `slow` takes for ever to load, as a broken disk would."""
+    def ask_in(
+        self,
+        look: Look,
+        question: str,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_progress: OnProgress | None = None,
+    ) -> Reply:
+        if question.startswith("wait"):
+            self.point_in(look, question, should_stop=should_stop)
+        return Reply(f"brightness {look.brightness:.0f}", 0.75, DURATIONS)
+
+
+def load(parameters: PointingParameters, tell: Callable[[str], None]) -> ScriptedPointer:
+    """A model of the name `slow` takes for ever to load, as a broken disk would; `broken` raises what nobody
+    expects; `missing` is not there; `large` takes 200 MB."""
+    tell(f"scripted, {parameters.model!r}")
     if parameters.model == "slow":
         threading.Event().wait()
-    return ScriptedPointer()
+    if parameters.model == "broken":
+        raise ZeroDivisionError("a fault in the loading code")
+    if parameters.model == "missing":
+        raise PointingError(Code.MODEL_UNAVAILABLE, "there is no such model")
+    return ScriptedPointer(ballast_mb=200 if parameters.model == "large" else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(load_pointer=cast(LoadPointer, load)))
+    sys.exit(main(load_pointer=load))

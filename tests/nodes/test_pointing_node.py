@@ -67,13 +67,28 @@ def test_a_dry_run_answers_and_publishes_nothing(caller: Caller, behaviour: Beha
     assert [stamp_ns(goal.header) for goal in caller.goals] == [stamp_ns(wet.targets.header)]
 
 
-def test_the_most_confident_of_several_becomes_the_goal(caller: Caller, behaviour: Behaviour) -> None:
+def test_of_several_targets_none_becomes_the_goal(caller: Caller, behaviour: Behaviour) -> None:
     caller.goals.clear()
     reply = caller.point_to("three things")
+    assert code_of(reply) == Code.OK and "select is single" in reply.outcome.message
     assert len(reply.targets.targets) == 3
     assert math.isnan(reply.targets.targets[2].confidence)
+    one = caller.point_to("the thing")
     assert caller.wait_for(lambda: bool(caller.goals))
-    assert caller.goals[0].pose == reply.targets.targets[1].pose.pose.pose
+    assert [stamp_ns(goal.header) for goal in caller.goals] == [stamp_ns(one.targets.header)]
+
+
+@pytest.mark.parametrize(("select", "chosen"), [("best", 1), ("first", 0)])
+def test_a_choice_among_several_may_be_asked_for(
+    caller: Caller, behaviour: Behaviour, select: str, chosen: int
+) -> None:
+    caller.goals.clear()
+    assert caller.set_parameter("select", select) == ""
+    reply = caller.point_to("three things")
+    assert caller.set_parameter("select", "single") == ""
+    assert code_of(reply) == Code.OK and not reply.outcome.message
+    assert caller.wait_for(lambda: bool(caller.goals))
+    assert caller.goals[0].pose == reply.targets.targets[chosen].pose.pose.pose
 
 
 def test_max_points_limits_the_answer(caller: Caller, behaviour: Behaviour) -> None:

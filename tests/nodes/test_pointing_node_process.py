@@ -14,8 +14,8 @@ from rclpy.qos import ReliabilityPolicy
 from ros_graph import LATCHED, UP_WITHIN_S, Behaviour, Caller, Camera, Graph, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from molmo_ros.nodes.model_choice import load_pointer_of
 from molmo_ros.nodes.parameters import PARAMETERS, PointingParameters
-from molmo_ros.nodes.pointing_node import load_local_pointer
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
 
@@ -23,11 +23,13 @@ pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def started(graph: Graph, log: Path, name: str, *ros_args: str) -> tuple[subprocess.Popen[str], Caller]:
+def started(
+    graph: Graph, log: Path, name: str, *ros_args: str, loaded: bool = True
+) -> tuple[subprocess.Popen[str], Caller]:
     """A scripted node under its own name, up and with its service there."""
     process = graph.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
     caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.is_up(), log.read_text()
+    assert caller.is_up(process, loaded=loaded), log.read_text()
     return process, caller
 
 
@@ -75,7 +77,7 @@ def test_while_the_model_loads_requests_are_told_so_and_the_node_can_end(
     graph: Graph, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.txt"
-    process, caller = started(graph, log, "loading", "-p", "model:=slow")
+    process, caller = started(graph, log, "loading", "-p", "model:=slow", loaded=False)
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.MODEL_UNAVAILABLE
     assert "still loading" in reply.outcome.message
@@ -87,6 +89,9 @@ def test_while_the_model_loads_requests_are_told_so_and_the_node_can_end(
 @pytest.mark.parametrize(
     ("parameter", "words"),
     [
+        ("min_confidance:=0.5", "unknown parameter min_confidance; is min_confidence meant?"),
+        ("tail.depth_topic:=depth", "no camera is called 'tail'"),
+        ("cameras:=[left,left]", "each once"),
         ("min_confidence:=1.5", "min_confidence"),
         ("min_confidence:=much", "min_confidence"),
         ("approach:=sideways", "top_down, surface_normal"),
@@ -104,6 +109,12 @@ def test_a_configuration_that_cannot_work_ends_with_one_line(
     lines = log.read_text().strip().splitlines()
     assert len(lines) == 1, lines
     assert words in lines[0]
+
+
+def test_unknown_parameters_may_be_let_pass(graph: Graph, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    started(graph, log, "lenient", *["-p", "min_confidance:=0.5", "-p", "strict_parameters:=false"])
+    assert "unknown parameter min_confidance; is min_confidence meant?" in log.read_text()
 
 
 def test_without_a_depth_topic_points_stay_in_the_image(
@@ -237,7 +248,7 @@ def test_a_broken_checkpoint_is_named_at_each_call_and_the_node_stays_up(
         log=log,
     )
     caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.is_up(), log.read_text()
+    assert caller.is_up(process, loaded=False), log.read_text()
     assert wait_until(lambda: "loading" not in caller.point_to("the thing").outcome.message, 60.0)
     for _ in range(2):
         reply = caller.point_to("the thing")
@@ -265,7 +276,7 @@ def test_the_launch_file_starts_the_node_with_its_remappings(
         log=log,
     )
     caller = Caller(graph.node("launch_caller"), "/launched/eyes")
-    assert caller.is_up(), log.read_text()
+    assert caller.is_up(process, loaded=False), log.read_text()
     assert wait_until(lambda: "loading" not in caller.point_to("the thing").outcome.message, 60.0)
     for _ in range(2):
         reply = caller.point_to("the thing")
@@ -282,5 +293,5 @@ def test_a_format_that_the_model_cannot_speak_makes_it_unavailable() -> None:
     values = {parameter.name: parameter.default for parameter in PARAMETERS}
     parameters = PointingParameters.from_values(values | {"point_format": "qwen2_5_vl"})
     with pytest.raises(PointingError, match="in pixels of the model's input") as caught:
-        load_local_pointer(parameters)
+        load_pointer_of(parameters, lambda _: None)
     assert caught.value.outcome.code == Code.MODEL_UNAVAILABLE

@@ -63,3 +63,19 @@ def test_whoever_got_a_thing_may_go_on_using_it() -> None:
 def test_tokens_differ() -> None:
     held: Held[Thing] = Held(1, 100)
     assert len({held.keep(Thing(1)) for _ in range(1000)}) == 1000
+
+
+def test_what_is_too_old_goes_by_itself() -> None:
+    now_s = [0.0]
+    held: Held[Thing] = Held(8, 1000, max_age_s=10.0, clock=lambda: now_s[0])
+    first = held.keep(Thing(100))
+    now_s[0] = 6.0
+    second = held.keep(Thing(100))
+    held.get(first)  # being used does not make it younger
+    now_s[0] = 11.0
+    with pytest.raises(PointingError, match="all after 10 s"):
+        held.get(first)
+    assert held.get(second).nbytes == 100 and held.nbytes == 100
+    now_s[0] = 17.0
+    held.purge()
+    assert len(held) == 0 and held.nbytes == 0

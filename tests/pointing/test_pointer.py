@@ -13,6 +13,7 @@ from PIL import Image
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing import bundled_model_folder
+from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.pointer import LocalPointer, Settings
 from molmo_ros.pointing.prompts import pointing_prompt
 from molmo_ros.pointing.protocol import Pointing
@@ -146,13 +147,38 @@ def test_many_targets_at_once_are_answered_as_one_by_one() -> None:
         assert [(p.u, p.v) for p in many.points] == [(p.u, p.v) for p in one.points]
 
 
-def test_points_are_told_as_they_come() -> None:
-    told: list[int] = []
+def test_tokens_and_points_are_told_as_they_come() -> None:
     look = bundled().look(picture())
     for target in TARGETS:
-        told.clear()
-        pointing = bundled().point_in(look, target, on_points=lambda points: told.append(len(points)))
-        assert told == list(range(1, len(pointing.points) + 1))
+        told: list[tuple[str, int, tuple[Point2D, ...]]] = []
+        pointing = bundled().point_in(
+            look,
+            target,
+            on_progress=lambda *said: told.append(said),  # noqa: B023
+        )
+        assert told[0] == ("prefill", 0, ())
+        assert [tokens for stage, tokens, _ in told if stage == "decode"] == list(range(1, len(told)))
+        counts = [len(points) for _, _, points in told]
+        assert counts == sorted(counts) and counts[-1] == len(pointing.points)
+        for early, final in zip(told[-1][2], pointing.points, strict=True):
+            assert (early.u, early.v, early.index) == (final.u, final.v, final.index)
+            assert 0 < early.confidence <= 1
+
+
+def test_any_question_gets_the_models_own_words_and_their_probability() -> None:
+    """The words are those of plain greedy generation; the bundled model has learned to point and nothing else."""
+    pointer = bundled()
+    question = "Point to the red cube."
+    reply = pointer.ask(picture(), question)
+    assert reply.answer == generated("the red cube")
+    assert 0 < reply.confidence <= 1 and reply.durations.decode_s > 0
+    assert pointer.ask_in(pointer.look(picture()), question).answer == reply.answer
+
+
+def test_a_question_can_be_stopped() -> None:
+    with pytest.raises(PointingError) as caught:
+        bundled().ask(picture(), "What is there?", should_stop=lambda: True)
+    assert caught.value.outcome.code == Code.CANCELLED
 
 
 def test_points_beyond_the_wanted_ones_are_not_waited_for() -> None:

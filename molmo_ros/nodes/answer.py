@@ -1,0 +1,114 @@
+"""What came of a request: everything that is known when it ends, in one frozen record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from molmo_ros.geometry.frame import Frame
+from molmo_ros.geometry.locate import Located
+from molmo_ros.nodes.frame_source import RawFrame
+from molmo_ros.nodes.image_request import ImageRequest, PointingRequest
+from molmo_ros.outcome import Code, Outcome
+from molmo_ros.pointing.point import Point2D
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Wall-clock seconds of each stage of one request; the fields of StageDurations.msg."""
+
+    frame_wait: float = 0.0
+    decode_image: float = 0.0
+    vision: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    geometry: float = 0.0
+    publish: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A point, its place in space (in target_frame), and the verdict of all checks together."""
+
+    point: Point2D
+    located: Located
+    outcome: Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class HeldFrame:
+    """A frame kept for later questions: `T_still_camera` (4x4) at its stamp, and what the model made of it."""
+
+    camera: str
+    frame: Frame
+    T_still_camera: np.ndarray
+    look: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        depth = 0 if self.frame.depth_m is None else self.frame.depth_m.nbytes
+        look = 0 if self.look is None else int(self.look.nbytes)
+        return self.frame.color_HW3.nbytes + depth + look
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """`goal`: position in `found` of the target that is the goal, None for none. `raw`: the frame as it came, None
+    for a held one or none at all. `frame_token`: under which the frame is held now, "" for none. `pose_stamp_ns`:
+    the time at which the poses in target_frame hold. `confidence`: of an answer in words, NaN if not known.
+    """
+
+    request: ImageRequest
+    outcome: Outcome = field(default_factory=Outcome)
+    words: str = ""
+    confidence: float = math.nan
+    found: tuple[Found, ...] = ()
+    goal: int | None = None
+    camera: str = ""
+    frame: Frame | None = None
+    raw: RawFrame | None = None
+    frame_token: str = ""
+    pose_stamp_ns: int = 0
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it concerns anybody but its caller: points, and not on a dry run."""
+        return isinstance(self.request, PointingRequest) and not self.request.dry_run and bool(self.found)
+
+
+def goal_among(found: tuple[Found, ...], select: str) -> int | None:
+    """Position of the target that becomes the goal: only ever one that passed every check."""
+    good = [n for n, target in enumerate(found) if target.outcome.ok]
+    if not good or (select == "single" and len(found) > 1):
+        return None
+    if select in ("first", "single"):
+        return good[0]
+    return max(
+        good, key=lambda n: -1.0 if math.isnan(found[n].point.confidence) else found[n].point.confidence
+    )
+
+
+def outcome_of(found: tuple[Found, ...], target: str, absence: float, goal: int | None) -> Outcome:
+    """OK when at least one target is good; else why not, in the words of the first.
+
+    `absence`: probability that the target is not there, NaN when the model gives none.
+    """
+    if not found:
+        sure = "" if math.isnan(absence) else f" ({100 * absence:.0f} % sure)"
+        return Outcome(Code.NOT_FOUND, f"the model sees no {target!r} in the image{sure}")
+    if goal is not None:
+        return Outcome()
+    if any(each.outcome.ok for each in found):
+        return Outcome(
+            Code.OK,
+            f"{len(found)} targets, none of them on goal_pose (select is single); name one more closely, set "
+            "max_points to 1, or set select to best or first",
+        )
+    first = found[0].outcome
+    more = f" (and {len(found) - 1} more points, none good)" if len(found) > 1 else ""
+    return Outcome(first.code, first.message + more)
