@@ -41,7 +41,7 @@ from molmo_ros.nodes.arm_state import ArmState
 from molmo_ros.nodes.depth_obstacles import DepthSource, obstacles_seen
 from molmo_ros.nodes.messages import NANOSECONDS, duration, outcome_message
 from molmo_ros.nodes.motion_job import MotionJob, MotionRequest
-from molmo_ros.nodes.parameters import ParameterError
+from molmo_ros.nodes.parameter_table import ParameterError
 from molmo_ros.nodes.planner_parameters import PlannerParameters
 from molmo_ros.nodes.trajectory_messages import trajectory_message
 from molmo_ros.outcome import Code, Outcome, PointingError

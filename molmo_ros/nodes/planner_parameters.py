@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from molmo_ros.nodes.parameter_table import Parameter, ParameterError, Value, as_yaml, yaml_lines
@@ -205,7 +205,7 @@ class PlannerParameters:
         for parameter in PLANNER_PARAMETERS:
             try:
                 values[parameter.name] = node.declare_parameter(
-                    parameter.name, parameter.default, descriptor_of(parameter)
+                    parameter.name, parameter.default, descriptor_of(replace(parameter, change="start"))
                 ).value
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
                 limits = f" ({parameter.limits()})" if parameter.limits() else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from molmo_ros.nodes.parameters import ParameterError, Value
+from molmo_ros.nodes.parameter_table import ParameterError, Value
 from molmo_ros.nodes.planner_parameters import (
     PLANNER_PARAMETERS,
     PlannerParameters,
