@@ -32,7 +32,6 @@ class Int8Linear(nn.Module):
 
     weight: Tensor
     scale: Tensor
-    one: Tensor
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
         super().__init__()
@@ -40,7 +39,6 @@ class Int8Linear(nn.Module):
         scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127.0
         self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale)
-        self.register_buffer("one", torch.ones_like(scale, dtype=torch.bfloat16))
         # With other sizes the bfloat16 kernel reads beyond its rows.
         self.in_bfloat16 = weight.shape[0] % 16 == 0 and weight.shape[1] % 64 == 0
         self.bias = None if bias_O is None else nn.Parameter(bias_O.detach().float(), requires_grad=False)
@@ -53,7 +51,8 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) < MANY_ROWS and self.in_bfloat16:
             # The kernel is several times quicker for bfloat16 rows; scaling behind it keeps the scales exact.
-            whole = torch._weight_int8pack_mm(rows.bfloat16().contiguous(), self.weight, self.one)
+            rows = rows.bfloat16().contiguous()
+            whole = torch._weight_int8pack_mm(rows, self.weight, rows.new_ones(len(self.scale)))
             product = whole.float() * self.scale
         elif len(rows) < MANY_ROWS:
             product = torch._weight_int8pack_mm(rows.float().contiguous(), self.weight, self.scale)
