@@ -15,13 +15,17 @@ from molmo_ros.geometry.depth_profile import D435, DepthProfile
 from molmo_ros.geometry.frame import Frame
 from molmo_ros.geometry.grasp import GraspPlan, plan_grasp
 from molmo_ros.geometry.gripper_room import Gripper
+from molmo_ros.geometry.object_region import object_region
 from molmo_ros.geometry.pose import Approach, check_rigid, tool_rotation
 from molmo_ros.geometry.support_plane import SupportPlane
+from molmo_ros.geometry.surfaces import SAME_DEPTH_M, SPECK_PIXELS
 from molmo_ros.geometry.uncertainty import EXACTLY_MOUNTED, ExtrinsicError, mounting_cov_cam, position_cov_cam
 from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros.pointing.point import Point2D
 
 NO_GRASP_ASKED = Outcome(Code.NO_DEPTH, "no grasp was looked for: it needs a gripper and a support plane")
+# Another surface that may be meant lies within this share of the image's width of the point.
+RIVAL_REACH = 1 / 20
 # Outcomes that another place of the same thing may not have: they are decided anew when a target moves.
 _OF_LIMITS = (Code.OK, Code.OUT_OF_RANGE, Code.OUTSIDE_WORKSPACE, Code.UNCERTAIN, Code.TOO_WIDE)
 
@@ -109,7 +113,7 @@ def locate(
     position = R_base_camera @ position_cam + T_base_camera[:3, 3]
     normal = R_base_camera @ depth.normal_cam
     located = Located(
-        outcome=_ambiguity(depth, approach),
+        outcome=_ambiguity(frame, depth, approach, support, profile),
         depth=depth,
         position_base_m=position,
         position_cov_m2=R_base_camera @ cov_cam @ R_base_camera.T,
@@ -159,8 +163,10 @@ def _position_cov_cam(
     return depth.pointing_cov_cam + along_ray + mounting_cov_cam(position_cam, extrinsic)
 
 
-def _ambiguity(depth: DepthSample, approach: Approach) -> Outcome:
-    if depth.ambiguous:
+def _ambiguity(
+    frame: Frame, depth: DepthSample, approach: Approach, support: SupportPlane | None, profile: DepthProfile
+) -> Outcome:
+    if depth.ambiguous and not (support is not None and _is_of_one_thing(frame, depth, support, profile)):
         return Outcome(
             Code.AMBIGUOUS_DEPTH,
             f"two things may be meant, one {depth.depth_m:.3f} m and one {depth.rival_depth_m:.3f} m away; "
@@ -173,6 +179,24 @@ def _ambiguity(depth: DepthSample, approach: Approach) -> Outcome:
             "use approach 'top_down' or come nearer",
         )
     return Outcome()
+
+
+def _is_of_one_thing(frame: Frame, depth: DepthSample, support: SupportPlane, profile: DepthProfile) -> bool:
+    """Whether what may be meant instead is another part of the same thing, like the far wall of a mug.
+
+    Then it is clear what is meant, and how far apart its parts are is in the covariance.
+    """
+    assert frame.depth_m is not None
+    try:
+        region = object_region(frame.depth_m, frame.camera, support, depth, profile=profile)
+    except PointingError:
+        return False
+    along = region.points_cam @ frame.camera.R_cam_image[:, 2]
+    rivals = region.points_cam[np.abs(along - depth.rival_depth_m) < SAME_DEPTH_M]
+    if len(rivals) == 0:
+        return False
+    off_px = np.linalg.norm(frame.camera.project(rivals) - (depth.u, depth.v), axis=1)
+    return int(np.count_nonzero(off_px < RIVAL_REACH * frame.camera.width)) >= SPECK_PIXELS
 
 
 def _tool_pose(position_base_m: np.ndarray, normal_base: np.ndarray, approach: Approach) -> np.ndarray:

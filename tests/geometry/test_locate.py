@@ -21,6 +21,7 @@ from molmo_ros.geometry import (
     locate,
     transform,
 )
+from molmo_ros.geometry.depth import depth_at
 from molmo_ros.geometry.pose import check_rigid
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.point import Point2D
@@ -179,6 +180,30 @@ def test_empty_limits_are_refused(bad: dict) -> None:
         Limits(**bad)
 
 
+def test_two_walls_of_one_hollow_thing_are_no_two_things(camera: CameraModel) -> None:
+    """A square tin without a lid, 5 mm thick: over the near wall's rim the far wall is seen from inside."""
+    walls = [
+        Box(0.5 + x, y, 0.0, size)
+        for x, y, size in (
+            (-0.04, 0.0, (0.005, 0.085, 0.1)),
+            (0.04, 0.0, (0.005, 0.085, 0.1)),
+            (0.0, -0.04, (0.075, 0.005, 0.1)),
+            (0.0, 0.04, (0.075, 0.005, 0.1)),
+        )
+    ]
+    T = pose_looking_at([1.0, 0.0, 0.45], [0.5, 0.0, 0.0])
+    view = frame(camera, depth_of_boxes(camera, T, walls))
+    assert view.depth_m is not None
+    support = fit_support_plane(view.depth_m, camera, PlanePrior.from_gravity(T))
+    u, v = pixel_of(camera, T, [0.54, 0.0, 0.1])
+    for above_the_rim_px in (6.0, 0.0, -4.0):
+        at = point(u, v - above_the_rim_px, sigma_px=8.0)
+        assert depth_at(view.depth_m, camera, at.u, at.v, sigma_px=at.sigma_px, support=support).ambiguous
+        located = locate(view, at, T, support=support)
+        assert located.outcome.ok, located.outcome
+        assert np.abs(located.position_base_m[:2] - [0.5, 0.0]).max() < 0.05
+
+
 @pytest.mark.parametrize("noise", ["d435", "kinect"])
 def test_on_noisy_depth_the_covariance_holds_the_truth_as_often_as_it_says(
     camera: CameraModel, noise: str
@@ -281,10 +306,10 @@ def test_limits_of_doubt_and_width_are_checked(camera: CameraModel) -> None:
 def test_two_things_that_may_be_meant_are_ambiguous(camera: CameraModel) -> None:
     depth = np.full((480, 640), 1.0, np.float32)
     depth[200:280, 300:350] = 0.9
-    depth[200:280, 354:404] = 0.8
+    depth[200:280, 362:412] = 0.8
     T = transform([0.5, 0, 1.0], Rotation.from_euler("x", 180, degrees=True).as_quat())
     support = fit_support_plane(depth, camera, PlanePrior.from_gravity(T))
-    located = locate(frame(camera, depth), point(351.6, 240, sigma_px=4.0), T, support=support)
+    located = locate(frame(camera, depth), point(356.2, 240, sigma_px=6.0), T, support=support)
     assert located.outcome.code == Code.AMBIGUOUS_DEPTH
     assert "0.9" in located.outcome.message
     assert "0.8" in located.outcome.message

@@ -40,10 +40,10 @@ def processor() -> MolmoProcessor:
     )
 
 
-def shard(pictures: int = 4) -> Shard:
+def shard(pictures: int = 4, on: Grid | None = None) -> Shard:
     """Noise with three things in it; nothing is rendered."""
     rng = np.random.default_rng(0)
-    (height, width), (rows, cols) = grid().size, grid().patches
+    (height, width), (rows, cols) = (on or grid()).size, (on or grid()).patches
     kinds = np.zeros((pictures, MOST_THINGS), np.uint8)
     colours = np.zeros_like(kinds)
     kinds[:, :3], colours[:, :3] = (1, 2, 3), (1, 2, 4)
@@ -63,6 +63,12 @@ def grid() -> Grid:
 
 
 @cache
+def household_grid() -> Grid:
+    sizes = yaml.safe_load(WORLD_CONFIG.read_text())["model"]
+    return Grid.of(build_image_processor(sizes), (480, 640))
+
+
+@cache
 def batches() -> QuestionBatches:
     return QuestionBatches(shard(), processor(), grid(), seed=3, pictures=2, questions=3)
 
@@ -77,7 +83,7 @@ def household_shard(pictures: int = 4) -> Shard:
     """Noise with six things of the tabletop world in it, a free spot, and something hidden."""
     rng = np.random.default_rng(1)
     words = Words.of(TABLETOP)
-    made = replace(shard(pictures), world=TABLETOP.name)
+    made = replace(shard(pictures, household_grid()), world=TABLETOP.name)
     slots = (pictures, TABLETOP.slots)
     kinds, colours = np.zeros(slots, np.uint8), np.zeros(slots, np.uint8)
     for slot, (colour, kind) in enumerate(
@@ -97,11 +103,11 @@ def household_shard(pictures: int = 4) -> Shard:
         made,
         kinds=kinds,
         colours=colours,
-        points=rng.uniform(5, 95, (*slots, 2)).astype(np.float32),
+        points=rng.uniform(5, 95, (*slots, 2)).round(1).astype(np.float32),
         hidden_kinds=hidden_kinds,
         hidden_colours=hidden_colours,
         measures=rng.uniform(0.05, 1.0, (*slots, 3)).astype(np.float32) * (1, 1, 1000),
-        free_spots=rng.uniform(20, 80, (pictures, 2)).astype(np.float32),
+        free_spots=rng.uniform(20, 80, (pictures, 2)).round(1).astype(np.float32),
     )
 
 
@@ -109,7 +115,13 @@ def household_shard(pictures: int = 4) -> Shard:
 def household_batches() -> QuestionBatches:
     config = yaml.safe_load(WORLD_CONFIG.read_text())
     return QuestionBatches(
-        household_shard(), build_processor(config), grid(), seed=3, pictures=2, questions=6, short_share=0.0
+        household_shard(),
+        build_processor(config),
+        household_grid(),
+        seed=3,
+        pictures=2,
+        questions=6,
+        short_share=0.0,
     )
 
 
@@ -312,7 +324,9 @@ def test_the_tabletop_world_is_asked_about_sets_counts_and_free_space() -> None:
 
 def test_the_gaze_goes_to_every_point_of_a_set_and_to_the_free_spot() -> None:
     batches = household_batches()
-    rows, cols = batches.grid.tokens
+    grid, (_, cols) = batches.grid, batches.grid.tokens
+    (height, width), (top, left) = grid.size, grid.offset
+    tall, wide = (grid.patch_size * pooled for pooled in grid.pooling)
     sets = 0
     for step in range(8):
         batch = batches.batch(step)
@@ -322,7 +336,7 @@ def test_the_gaze_goes_to_every_point_of_a_set_and_to_the_free_spot() -> None:
             sets += len(points) > 1
             looked = [t for t in dict.fromkeys(batch.look_at[row].tolist()) if t >= 0]
             expected = [
-                int(min(p.y / 100 * rows, rows - 1e-3)) * cols + int(min(p.x / 100 * cols, cols - 1e-3))
+                int((p.y / 100 * height + top) / tall) * cols + int((p.x / 100 * width + left) / wide)
                 for p in points
             ]
             assert looked == list(dict.fromkeys(expected))
