@@ -6,6 +6,7 @@ answer is heard. docs/datasets.md tells how people judge.
 
 from __future__ import annotations
 
+import signal
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -109,14 +110,17 @@ class AnswerCollector(Node):
 def collect_live(node: str, color_topic: str, out: Path) -> tuple[int, list[str]]:
     """Collect until SIGINT or SIGTERM, then write; see `AnswerCollector.write`, which may refuse `out` at once."""
     refuse_existing(out)
+    # rclpy's own handler ends the spinning; a KeyboardInterrupt on top of it could fall into the taking of a message.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     rclpy.init()
     collector = AnswerCollector(node, color_topic)
     try:
         rclpy.spin(collector)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     finally:
         written = collector.write(out)
         collector.destroy_node()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, before)
     return written
