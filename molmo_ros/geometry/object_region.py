@@ -32,6 +32,8 @@ COMPANY_OF_25 = 13
 # Plan view: cells of this size, pieces touch within one cell, and the gap in a rim is at most this many.
 CELL_M = 0.003
 RIM_GAP_CELLS = 4
+# From above, a thing's upright sides are strips of so many pixels along its top that a step in depth cuts off.
+SLIVER_PX = 8
 SAME_HEIGHT_M = 0.010
 # This share of a piece (and at least so many cells) must lie within the gap of the others.
 TOUCHING_SHARE = 0.01
@@ -256,12 +258,17 @@ def _points_cam(depth_m: np.ndarray, xy: np.ndarray, chosen: np.ndarray, camera:
 
 
 def _others(standing: np.ndarray, thing: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
-    """What stands and is not the thing, without the specks around its outline."""
+    """What stands and is not the thing, without the specks around its outline and slivers of its own sides."""
     others = standing.astype(np.uint8)
     others[part][thing] = 0
     neighbours = cv2.boxFilter(others, -1, (5, 5), normalize=False, borderType=cv2.BORDER_CONSTANT)
     mask: np.ndarray = (others > 0) & (neighbours >= COMPANY_OF_25)
-    return mask
+    own = np.zeros_like(others)
+    own[part][thing] = 1
+    beside = cv2.dilate(own, np.ones((2 * SLIVER_PX + 1,) * 2, np.uint8)) > 0
+    pieces = cv2.connectedComponents(mask.astype(np.uint8))[1]
+    wide = np.unique(pieces[mask & ~beside])
+    return mask & np.isin(pieces, wide)
 
 
 def _bounding_slices(mask: np.ndarray) -> tuple[slice, slice]:

@@ -53,7 +53,7 @@ def turn_between(first: float, second: float, period: float = np.pi) -> float:
 @settings(max_examples=40)
 @given(
     x=st.floats(0.4, 0.6), y=st.floats(-0.1, 0.1), yaw=st.floats(-1.57, 1.57), width=st.floats(0.02, 0.05),
-    more=st.floats(1.3, 2.0), height=st.floats(0.03, 0.12), around=st.floats(-1.2, 1.2), up=st.floats(0.6, 1.4),
+    more=st.floats(1.3, 2.0), height=st.floats(0.03, 0.12), around=st.floats(-1.2, 1.2), up=st.floats(0.6, 1.25),
 )  # fmt: skip
 def test_a_box_is_taken_across_its_shorter_side_wherever_the_camera_stands(
     camera: CameraModel,

@@ -88,7 +88,9 @@ def timed(
     process = graph.start_scripted_node(log, "-r", f"__node:={name}", *arguments)
     caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
     assert caller.is_up(process), log.read_text()
-    assert wait_until(lambda: caller.point_to("the thing").outcome.code == Code.OK), log.read_text()
+    # Both ends of a request that takes its time lie in what this node has heard of TF.
+    assert wait_until(lambda: caller.point_to("wait 0.5").outcome.code == Code.OK), log.read_text()
+    assert wait_until(lambda: caller.point_to("wait 1").outcome.code == Code.OK), log.read_text()
     return caller
 
 
