@@ -145,9 +145,17 @@ def test_of_many_callers_each_gets_an_answer_or_busy(caller: Caller, behaviour: 
         # A client sees the service before the service can answer it; what comes too early has no reply in DDS.
         assert any(PendingReply(client.call_async(PointTo.Request(target=""))).arrives(2.0) for _ in range(5))
     requests = [PointTo.Request(target=f"wait 0.{n % 3 + 1}") for n in range(32)]
-    calls = [
-        PendingReply(client.call_async(request)) for client, request in zip(clients, requests, strict=True)
-    ]
+    # On the executor's own thread: rclpy drops a reply that comes before `call_async` has noted whose it is.
+    calling = caller.node.executor.create_task(
+        lambda: [PendingReply(c.call_async(r)) for c, r in zip(clients, requests, strict=True)]
+    )
+    assert caller.wait_for(calling.done)
+    calls = calling.result()
+    for number, (client, request) in enumerate(zip(clients, requests, strict=True)):
+        # In a burst DDS may lose a reply; a caller that asks again gets one.
+        for _ in range(4):
+            if not calls[number].arrives(4.0):
+                calls[number] = PendingReply(client.call_async(request))
     codes = [Code(call.get().outcome.code) for call in calls]
     for client in clients:
         caller.node.destroy_client(client)
