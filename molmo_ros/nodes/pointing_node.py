@@ -7,6 +7,7 @@ and TF, one for the model, one for lifecycle transitions, one for pictures.
     model_worker     queues them, gives each its frame                model's thread
     pointing_pipeline   frame -> pixels -> points -> places           model's thread
     answer_topics    what planners and people get to see              model's thread, pictures' thread
+    request_recorder    what was asked, seen and answered, as bags    recorder's thread
     sensors          cameras and TF                                   sensors' thread
 """
 
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rclpy
@@ -35,7 +37,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_topic_name import validate_topic_name
 
 from molmo_ros.nodes import diagnostics
-from molmo_ros.nodes.answer import HeldFrame
+from molmo_ros.nodes.answer import Answer, HeldFrame
 from molmo_ros.nodes.answer_topics import AnswerTopics
 from molmo_ros.nodes.declared_parameters import DeclaredParameters
 from molmo_ros.nodes.frame_reading import FrameReader
@@ -47,6 +49,7 @@ from molmo_ros.nodes.model_worker import ModelWorker, failure_line
 from molmo_ros.nodes.parameter_table import ParameterError
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.pointing_pipeline import PointingPipeline
+from molmo_ros.nodes.request_recorder import RequestRecorder
 from molmo_ros.nodes.request_server import RequestServer
 from molmo_ros.nodes.sensors import Sensors
 from molmo_ros.outcome import Code, Outcome, PointingError
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
 
 SHUTDOWN_REPLY_S = 0.8
 SHUTDOWN_MODEL_S = 0.8
+RECORD_S = 0.8
 # A model at work is told to stop at its next layer; one that does not within this time is left behind.
 UNLOAD_S = 30.0
 SUCCESS, FAILURE, ERROR = (
@@ -82,6 +86,7 @@ class PointingNode(ConcurrentLifecycleNode):
         self._failure = ""
         self._pipeline: PointingPipeline | None = None
         self._held: Held[HeldFrame] = Held(0, 0)
+        self._recorder: RequestRecorder | None = None
         self._declared = DeclaredParameters(
             self, may_change=lambda: self.state_label in ("unconfigured", "inactive")
         )
@@ -96,6 +101,7 @@ class PointingNode(ConcurrentLifecycleNode):
             submit=self._submit,
             release=lambda token: self._held.release(token),
             on_refused=self._log.note_refused,
+            on_ended=self._note,
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(
@@ -177,6 +183,14 @@ class PointingNode(ConcurrentLifecycleNode):
         self._pipeline = PointingPipeline(
             readers, self._held, self._sensors.base_now if parameters.fixed_frame else None
         )
+        if parameters.record:
+            self._recorder = RequestRecorder(
+                Path(parameters.record),
+                round(parameters.record_max_megabytes * 1e6),
+                self.get_fully_qualified_name(),
+                tuple(rules),
+                on_fault=self.get_logger().error,
+            )
         self._sensors.open(parameters, rules)
         self._active = True
         self.get_logger().info("active")
@@ -224,6 +238,9 @@ class PointingNode(ConcurrentLifecycleNode):
         self._active = False
         self._end_all(outcome)
         self._sensors.close(outcome)
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None and not recorder.close(RECORD_S):
+            self.get_logger().warning("not every request could be recorded before the node was deactivated")
         return SUCCESS
 
     def _end_all(self, outcome: Outcome) -> None:
@@ -300,11 +317,18 @@ class PointingNode(ConcurrentLifecycleNode):
         )
         answer = replace(answer, seconds=seconds)
         job.reply(answer)
-        self._log.note(answer)
+        self._note(answer)
         self.get_logger().info(
             f"{answer.request.words!r}: {answer.outcome}, {len(answer.found)} points, {answer.seconds.total:.3f} s"
         )
         self._topics.show(answer)
+
+    def _note(self, answer: Answer) -> None:
+        """After the answer was given. From any thread."""
+        self._log.note(answer)
+        recorder = self._recorder
+        if recorder is not None:
+            recorder.record(answer)
 
     # ------------------------------------------------------------------ diagnostics
 
@@ -341,6 +365,10 @@ class PointingNode(ConcurrentLifecycleNode):
             ),
             *self._log.statuses(name, cameras),
         ]
+        recorder = self._recorder
+        if recorder is not None:
+            level = diagnostics.ERROR if recorder.fault else diagnostics.OK
+            statuses.append(diagnostics.status(f"{name}: recording", level, *recorder.describe()))
         self._diagnostics.publish(diagnostics.array(statuses, self.get_clock().now().to_msg()))
 
     # ------------------------------------------------------------------ the end
@@ -357,6 +385,8 @@ class PointingNode(ConcurrentLifecycleNode):
         worker = self._worker
         ended = worker is None or worker.stop(SHUTDOWN_MODEL_S)
         ended = self._topics.close(SHUTDOWN_REPLY_S) and ended
+        recorder = self._recorder
+        ended = (recorder is None or recorder.close(RECORD_S)) and ended
         return self.end_transitions(SHUTDOWN_MODEL_S) and ended
 
     def close(self) -> None:

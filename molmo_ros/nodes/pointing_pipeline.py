@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from molmo_ros.geometry.checks import Limits
 from molmo_ros.geometry.depth_profile import PROFILES
 from molmo_ros.geometry.frame import Frame
-from molmo_ros.geometry.gripper_room import DEFAULT_GRIPPER
 from molmo_ros.geometry.locate import locate
 from molmo_ros.geometry.pose import Approach
 from molmo_ros.geometry.support_plane import PlanePrior, SupportPlane, fit_support_plane
@@ -53,6 +52,7 @@ class _Draft:
     raw: RawFrame | None = None
     frame_token: str = ""
     pose_stamp_ns: int = 0
+    T_target_fixed: np.ndarray | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def answer(self, job: Job) -> Answer:
@@ -97,11 +97,12 @@ class PointingPipeline:
     def _run(self, pointer: Pointer, job: Job, draft: _Draft) -> None:
         held = self._frame(job, draft)
         draft.frame, draft.camera, draft.pose_stamp_ns = held.frame, held.camera, held.frame.stamp_ns
+        draft.raw = draft.raw or held.raw
         if held.look is None and isinstance(pointer, LookingPointer):
             job.enter("vision")
             look = pointer.look(held.frame.color_HW3, should_stop=job.should_stop)
             draft.seconds |= {"vision": look.vision_s, "prefill": look.prefill_s}
-            held = HeldFrame(held.camera, held.frame, held.T_still_camera, look)
+            held = replace(held, look=look)
         # Held as soon as it is read: an answer that means nothing may be asked for again in other words.
         draft.frame_token = job.request.frame_token or self._held.keep(held)
         if isinstance(job.request, PointingRequest):
@@ -121,7 +122,8 @@ class PointingPipeline:
         job.enter("decode_image")
         with _timed(draft, "decode_image"):
             frame = self._readers[draft.camera].read(raw)
-        return HeldFrame(draft.camera, frame, raw.T_still_camera)
+        recorded = raw if job.request.parameters.record else None
+        return HeldFrame(draft.camera, frame, raw.T_still_camera, raw=recorded)
 
     def _point(
         self, pointer: Pointer, job: Job, request: PointingRequest, held: HeldFrame, draft: _Draft
@@ -150,7 +152,7 @@ class PointingPipeline:
             if self._base_now is not None and pointing.points:
                 base = self._base(self._base_now, request.parameters.tf_timeout_s)
                 T_target_camera = base.T_target_fixed @ held.T_still_camera
-                draft.pose_stamp_ns = base.stamp_ns
+                draft.pose_stamp_ns, draft.T_target_fixed = base.stamp_ns, base.T_target_fixed
             checks = _Checks(request.parameters, _camera_of(held, request))
             support = checks.support(held.frame, T_target_camera) if pointing.points else None
             draft.found = tuple(
@@ -196,6 +198,7 @@ class _Checks:
         self._approach: Approach = "surface_normal" if parameters.approach == "surface_normal" else "top_down"
         self._profile = PROFILES[camera.depth_noise]
         self._radius_px = camera.depth_radius_px or None
+        self._gripper = parameters.gripper
         self._min_confidence = parameters.min_confidence
 
     def support(self, frame: Frame, T_target_camera: np.ndarray) -> SupportPlane | None:
@@ -221,7 +224,7 @@ class _Checks:
             extrinsic=self._extrinsic,
             radius_px=self._radius_px,
             support=support,
-            gripper=DEFAULT_GRIPPER,
+            gripper=self._gripper,
         )
         lowest = self._min_confidence
         if lowest > 0 and not point.confidence >= lowest:
