@@ -172,8 +172,8 @@ def _collect_live(chosen: argparse.Namespace) -> tuple[int, list[str]]:
 
 
 def replay_command(chosen: argparse.Namespace) -> int:
-    """Requests that pointing_node recorded (its parameter record), once more through the same pipeline, without cameras.
-    Exit code 0: every answer is the same, 1: one differs, 2: nothing could be run again. Needs the ROS messages."""
+    """Requests that pointing_node recorded (its parameter record), run again through the same pipeline, without
+    cameras. Exit code 0: every answer is the same, 1: one differs, 2: nothing could be run. Needs the ROS messages."""
     try:
         from molmo_ros.nodes.parameter_files import read_values
         from molmo_ros.nodes.parameter_table import ParameterError
@@ -213,23 +213,24 @@ def _play(bags: list[Path], show_s: float) -> int:
 
 def _print_replayed(results: Iterable[Replayed]) -> int:
     """One at a time: each holds its pictures."""
-    table = Table("recorded", "words", "then", "now", "moved px", "moved mm", "s then", "s now", "same")
+    table = Table()
+    for name in ("recorded", "words", "moved px", "moved mm", "s then", "s now", "answer"):
+        table.add_column(name, overflow="fold")
     same = run = left_out = 0
     for each in results:
         then, now = each.recorded, each.again
         same, run, left_out = same + each.same, run + (now is not None), left_out + (now is None)
+        verdict = f"the same, {then.outcome.code.name}" if each.same else each.difference
         table.add_row(
-            then.path.name.removeprefix("request_"),
+            then.path.name.removeprefix("request_").partition("_")[0],
             then.request.words,
-            then.outcome.code.name,
-            now.outcome.code.name if now else "not run",
             _shown(_known(each.moved_px, 2), ".2f") if now else "",
             _shown(_known(1000 * each.moved_m, 2), ".2f") if now else "",
             f"{then.total_s:.2f}",
             f"{now.seconds.total:.2f}" if now else "",
-            "yes" if each.same else each.difference,
+            verdict if now else f"not run: {verdict} ({then.outcome.code.name})",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(
         f"{same} of {run} answers are the same"
         + (f"; {left_out} requests could not be run again" if left_out else "")

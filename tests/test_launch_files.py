@@ -20,7 +20,7 @@ BY_NAME = pytest.mark.parametrize("file", FILES, ids=lambda path: path.name.remo
 if TYPE_CHECKING:
     from ros_graph import Graph
 
-# What launch_xml and launch_ros (Jazzy to Rolling) take: attributes that are needed, those that may be, and tags inside.
+# What launch_xml and launch_ros (Jazzy to Rolling) take: attributes that must be, those that may be, and tags inside.
 # They refuse everything else ("Unexpected attribute(s) found"). Read in Node.parse, ExecuteProcess.parse,
 # DeclareLaunchArgument.parse, IncludeLaunchDescription.parse, GroupAction.parse, PushRosNamespace.parse.
 PROCESS = {"name", "cwd", "output", "launch-prefix", "respawn", "respawn_delay", "shell", "on_exit"}
@@ -52,8 +52,10 @@ def problems(tag: ElementTree.Element, parent: ElementTree.Element | None = None
     given = set(tag.attrib)
     if parent is not None and parent.tag == "include":
         needed, may, inside = {"name", "value"}, set[str](), set[str]()
+    elif tag.tag == "param" and "from" in given:
+        needed, may, inside = {"from"}, {"allow_substs"}, set[str]()
     elif tag.tag == "param":
-        needed, may, inside = ({"from"}, {"allow_substs"}, set()) if "from" in given else ({"name"}, {"value", "type"}, {"param"})
+        needed, may, inside = {"name"}, {"value", "type"}, {"param"}
     else:
         needed, may, inside = TAGS[tag.tag]
     for name in needed - given:
@@ -174,7 +176,7 @@ class Launched:
     def caller(self, name: str) -> Any:
         from ros_graph import Caller
 
-        caller = Caller(self.graph.node(f"caller_{name.replace('/', '_')}"), name)
+        caller = Caller(self.graph.node(f"caller_{name.strip('/').replace('/', '_')}"), name)
         assert caller.is_up(self.process), self.log.read_text()
         return caller
 

@@ -60,10 +60,10 @@ class HeldFrame:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """`goal`: position in `found` of the target that is the goal, None for none. `raw`: the frame as it came; None where
-    there was none, and for a held one that was not kept so. `frame_token`: under which the frame is held now, "" for
-    none. `pose_stamp_ns`: the time at which the poses in target_frame hold. `T_target_fixed` (4x4) at that time, None
-    where the base stands still. `confidence`: of an answer in words, NaN if not known.
+    """`goal`: position in `found` of the target that is the goal, None for none. `raw`: the frame as it came; None
+    where there was none, and for a held one that was not kept so. `frame_token`: under which the frame is held now, ""
+    for none. `pose_stamp_ns`: the time at which the poses in target_frame hold. `T_target_fixed` (4x4) at that time,
+    None where the base stands still. `confidence`: of an answer in words, NaN if not known.
     """
 
     request: ImageRequest

@@ -1,4 +1,4 @@
-"""Parameter files of the pointing node as ROS 2 reads them, one over the other, and checked by the table. Without ROS."""
+"""Parameter files of the pointing node as ROS 2 reads them, one over the other, checked by the table. Without ROS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ def read_parameters(files: Sequence[Path], node: str = "/pointing_node") -> Poin
     given: dict[str, Value] = {}
     for file in files:
         given |= read_values(file, node)
-    return PointingParameters.from_values({entry.name: entry.default for entry in PARAMETERS} | _typed(given))
+    values: dict[str, Value] = {entry.name: entry.default for entry in PARAMETERS} | given
+    names = values["cameras"]
+    if not isinstance(names, list):
+        raise ParameterError(f"parameter cameras is {names!r}: it takes a list of names")
+    cameras = tuple(str(name) for name in names)
+    check_camera_names(cameras)
+    check_values(given, cameras)
+    return PointingParameters.from_values(values)
 
 
 def read_values(file: Path, node: str = "/pointing_node") -> dict[str, Value]:
@@ -45,6 +52,14 @@ def read_values(file: Path, node: str = "/pointing_node") -> dict[str, Value]:
     return values
 
 
+def check_values(given: Mapping[str, Value], cameras: tuple[str, ...]) -> None:
+    """Names and types as rclpy insists on them. Raises ParameterError, with the nearest name."""
+    for name, value in given.items():
+        entry = table_entry(name, cameras)
+        if _kind(value) != _kind(entry.default):
+            raise ParameterError(f"parameter {name} is {value!r}: it takes a {_type_words(entry)}")
+
+
 def _names(key: str, node: str) -> bool:
     """Whether a key of a parameter file means this node: /** is any, /**/name one of that name anywhere."""
     return key == "/**" or f"/{key.lstrip('/')}" == node or key == f"/**/{node.rpartition('/')[2]}"
@@ -56,20 +71,6 @@ def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, V
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _typed(given: Mapping[str, Value]) -> dict[str, Value]:
-    """Names and types as rclpy insists on them. Raises ParameterError."""
-    names = given.get("cameras", next(each.default for each in PARAMETERS if each.name == "cameras"))
-    if not isinstance(names, list):
-        raise ParameterError(f"parameter cameras is {names!r}: it takes a list of names")
-    cameras = tuple(str(name) for name in names)
-    check_camera_names(cameras)
-    for name, value in given.items():
-        entry = table_entry(name, cameras)
-        if _kind(value) != _kind(entry.default):
-            raise ParameterError(f"parameter {name} is {value!r}: it takes a {_type_words(entry)}")
-    return dict(given)
 
 
 def _kind(value: object) -> tuple[type, ...]:

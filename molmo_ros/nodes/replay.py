@@ -1,7 +1,7 @@
 """Recorded requests once more through the same pipeline: is the answer the same today, with this model?
 
-Needs the ROS messages, but no graph: cameras and TF come from the bag. What differs is named by what a person would look
-at: the outcome, how many points, how far they moved in the picture and in space, the words.
+Needs the ROS messages, but no graph: cameras and TF come from the bag. What differs is named by what a person would
+look at: the outcome, how many points, how far they moved in the picture and in space, the words.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from molmo_ros.nodes.frame_source import FrameRules, RawFrame
 from molmo_ros.nodes.image_request import PointingRequest
 from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.model_choice import LoadPointer, load_pointer_of
+from molmo_ros.nodes.parameter_files import check_values
 from molmo_ros.nodes.parameter_table import Value
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.pointing_pipeline import PointingPipeline
@@ -113,6 +114,7 @@ def _largest(moves: list[float]) -> float:
 
 def _changed(parameters: PointingParameters, changes: Mapping[str, Value]) -> PointingParameters:
     """A change without a camera's name holds for all cameras, whatever was recorded for one."""
+    check_values(changes, tuple(camera.name for camera in parameters.cameras))
     values = parameters.values()
     for name, value in changes.items():
         values = {key: old for key, old in values.items() if not key.endswith(f".{name}")}

@@ -209,8 +209,16 @@ def _frame_of(cdr: bytes) -> str:
 def _qos(durability: QosDurability) -> Qos:
     unset = QosTime(0, 0)
     return Qos(
-        QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, durability, unset, unset, QosLiveliness.AUTOMATIC, unset, False
-    )  # fmt: skip
+        history=QosHistory.KEEP_LAST,
+        depth=10,
+        reliability=QosReliability.RELIABLE,
+        durability=durability,
+        deadline=unset,
+        lifespan=unset,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=unset,
+        avoid_ros_namespace_conventions=False,
+    )
 
 
 _RELIABLE, _LATCHED = _qos(QosDurability.VOLATILE), _qos(QosDurability.TRANSIENT_LOCAL)

@@ -36,7 +36,7 @@ class RequestRecorder:
         rules: tuple[FrameRules, ...],
         on_fault: Callable[[str], None],
     ) -> None:
-        """`node`: its full name. `rules` of all cameras. `on_fault` hears, once for each new one, why recordings fail."""
+        """`node`: its full name. `rules` of all cameras. `on_fault` hears why recordings fail, each reason once."""
         self.folder = folder.expanduser() / node.strip("/").replace("/", "_")
         self.max_bytes = max_bytes
         self._node = node

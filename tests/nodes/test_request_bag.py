@@ -119,7 +119,7 @@ def test_a_request_without_a_frame_is_kept_with_its_reason(tmp_path: Path) -> No
 def test_a_question_stays_a_question(tmp_path: Path) -> None:
     asked = request("What is on the table?")
     question = Question(**{name: getattr(asked, name) for name in Question.__dataclass_fields__})
-    given = answer(request=question, found=(), goal=None, words="a mug", confidence=0.5)
+    given = replace(answer(), request=question, found=(), goal=None, words="a mug", confidence=0.5)
     recorded = read_request(written(tmp_path, given))
     assert isinstance(recorded.request, Question) and recorded.words == "a mug"
     with AnyReader([recorded.path]) as bag:
@@ -138,5 +138,5 @@ def test_what_is_no_recorded_request_is_refused_with_the_reason(tmp_path: Path) 
     with pytest.raises(BagError, match="request_1"):
         read_request(path)
     file.write_bytes(whole.replace(b"request_record", b"another_record"))
-    with pytest.raises(BagError, match="holds no request of pointing_node.*ros2 bag play"):
-        read_request(path)
+    with pytest.raises(BagError, match=r"holds no request of pointing_node.*ros2 bag play"):
+        read_request(file)
