@@ -174,10 +174,11 @@ class Launched:
         assert self.process.wait(30) == 0, self.log.read_text()
 
     def caller(self, name: str) -> Any:
-        from ros_graph import Caller
+        from ros_graph import UP_WITHIN_S, Caller, wait_until
 
         caller = Caller(self.graph.node(f"caller_{name.strip('/').replace('/', '_')}"), name)
         assert caller.is_up(self.process), self.log.read_text()
+        assert wait_until(lambda: caller.state() == "active", UP_WITHIN_S), self.log.read_text()
         return caller
 
 
@@ -280,7 +281,6 @@ def test_two_robots_answer_each_from_its_own_camera_and_tree_of_frames(graph: Gr
         places = {}
         for robot in ("robot1", "robot2"):
             caller = launched.caller(f"/{robot}/pointing_node")
-            assert caller.state() == "active"
             reply = first_found(caller, things(graph, f"/{robot}/tabletop_sim"))
             assert caller.wait_for(lambda heard=caller.goals: bool(heard)), "the goal is published, too"
             at = caller.goals[-1].pose.position
