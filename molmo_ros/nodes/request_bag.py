@@ -51,6 +51,8 @@ from molmo_ros.recorded_bag import BagError, messages, opened_bag, raw_messages
 from molmo_ros_interfaces.msg import RequestRecord
 
 RECORD, TARGETS, STATIC_TF = "request_record", "targets", "/tf_static"
+#: Folder beside the bags in which one is written until it is whole.
+UNFINISHED = ".unfinished"
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
 
@@ -247,10 +249,15 @@ def _typestore() -> Any:
 
 
 def request_bags(path: Path) -> list[Path]:
-    """The bags at a path: itself, or all in the folders below it by age. Raises BagError when there is none."""
+    """The bags at a path: itself, or all in the folders below it by age, but for those that are still being written.
+    Raises BagError when there is none."""
     if path.suffix == ".mcap" or (path / "metadata.yaml").is_file():
         return [path]
-    found = sorted(file.parent for file in path.rglob("metadata.yaml"))
+    found = sorted(
+        file.parent
+        for file in path.rglob("metadata.yaml")
+        if UNFINISHED not in file.relative_to(path).parts
+    )
     if not found:
         raise BagError(f"there is no bag at {path}; give the folder of the parameter record, or one bag in it")
     return found

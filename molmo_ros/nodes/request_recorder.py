@@ -20,7 +20,6 @@ from molmo_ros.nodes.frame_source import FrameRules
 #: Answers that may wait to be written; each holds a frame in memory.
 MOST_WAITING = 8
 _PREFIX = "request_"
-_UNFINISHED = ".unfinished"
 
 WriteRequest = Callable[[Path, Answer, str, tuple[FrameRules, ...]], None]
 
@@ -91,17 +90,18 @@ class RequestRecorder:
     def _run(self) -> None:
         try:
             # Takes half a second to import, and is not everywhere: only who records needs it.
-            from molmo_ros.nodes.request_bag import write_request
+            from molmo_ros.nodes.request_bag import UNFINISHED, write_request
         except ImportError as error:
             fault = f"recording needs rosbags (pip install 'molmo_ros[recording]'): {error}"
             while self._next() is not None:
                 self._miss(fault)
             return
-        shutil.rmtree(self.folder / _UNFINISHED, ignore_errors=True)  # of a node that was killed
+        unfinished = self.folder / UNFINISHED
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a node that was killed
         bags = deque(_sizes(self.folder))
         self._nbytes = sum(size for _, size in bags)
         while (answer := self._next()) is not None:
-            self._write(write_request, answer, bags)
+            self._write(write_request, answer, unfinished, bags)
 
     def _next(self) -> Answer | None:
         """Waited for as long as it takes; None at the end."""
@@ -109,12 +109,14 @@ class RequestRecorder:
             self._changed.wait_for(lambda: self._ended or self._waiting)
             return self._waiting.popleft() if self._waiting else None
 
-    def _write(self, write: WriteRequest, answer: Answer, bags: deque[tuple[Path, int]]) -> None:
+    def _write(
+        self, write: WriteRequest, answer: Answer, folder: Path, bags: deque[tuple[Path, int]]
+    ) -> None:
         """A bag appears in its place only when it is whole."""
         now_ns = time.time_ns()
         at = datetime.fromtimestamp(now_ns // 10**9, UTC)
         name = f"{_PREFIX}{at:%Y%m%dT%H%M%S}_{now_ns % 10**9:09d}_{answer.outcome.code.name}"
-        unfinished = self.folder / _UNFINISHED / name
+        unfinished = folder / name
         try:
             unfinished.parent.mkdir(parents=True, exist_ok=True)
             write(unfinished, answer, self._node, self._rules)

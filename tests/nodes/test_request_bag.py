@@ -130,7 +130,8 @@ def test_what_is_no_recorded_request_is_refused_with_the_reason(tmp_path: Path) 
     with pytest.raises(BagError, match="there is no bag at"):
         request_bags(tmp_path)
     path = written(tmp_path, answer())
-    assert request_bags(path) == [path] == request_bags(tmp_path)
+    write_request(tmp_path / ".unfinished" / "request_2", answer(), NODE, rules_of(answer().request.parameters))
+    assert request_bags(path) == [path] == request_bags(tmp_path), "what is still being written is no bag yet"
     file = path / "request_1.mcap"
     assert read_request(file).request.words == "the mug"
     whole = file.read_bytes()
