@@ -238,9 +238,7 @@ class PointingNode(ConcurrentLifecycleNode):
         self._active = False
         self._end_all(outcome)
         self._sensors.close(outcome)
-        recorder, self._recorder = self._recorder, None
-        if recorder is not None and not recorder.close(RECORD_S):
-            self.get_logger().warning("not every request could be recorded before the node was deactivated")
+        self._end_recording()
         return SUCCESS
 
     def _end_all(self, outcome: Outcome) -> None:
@@ -330,6 +328,14 @@ class PointingNode(ConcurrentLifecycleNode):
         if recorder is not None:
             recorder.record(answer)
 
+    def _end_recording(self) -> bool:
+        """Whether everything that waited was written, in the time that there is."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is None or recorder.close(RECORD_S):
+            return True
+        self.get_logger().warning(f"the last requests are not recorded: no time was left ({recorder.folder})")
+        return False
+
     # ------------------------------------------------------------------ diagnostics
 
     def _publish_diagnostics(self) -> None:
@@ -385,8 +391,7 @@ class PointingNode(ConcurrentLifecycleNode):
         worker = self._worker
         ended = worker is None or worker.stop(SHUTDOWN_MODEL_S)
         ended = self._topics.close(SHUTDOWN_REPLY_S) and ended
-        recorder = self._recorder
-        ended = (recorder is None or recorder.close(RECORD_S)) and ended
+        ended = self._end_recording() and ended
         return self.end_transitions(SHUTDOWN_MODEL_S) and ended
 
     def close(self) -> None:
