@@ -3,11 +3,11 @@
     tools/run python benchmarks/calibration.py [--quick] [--check] [--json FILE] [--seeds N] [--views N]
 
 A simulated FR3 whose camera is said to be 20 mm and 3 degrees from where it is; each seed has another camera, light and
-table. Three ways to do better: a ChArUco board on the hand before a camera on a stand (eye to hand), a board on the table
-before the camera on the wrist (eye in hand), and spots on the table that the tip touches and somebody clicks at. The
-board is a textured plate that MuJoCo draws and the camera model develops with its blur and noise; joints are measured with
-0.2 mrad of noise; clicks are 1.5 px off, touches 0.5 mm each way, depth is as noisy as a D435's. The truth judges, and it
-places the person's clicks and touches; nothing of it reaches an estimate.
+table. Three ways to do better: a ChArUco board on the hand before a camera on a stand (eye to hand), a board on the
+table before the camera on the wrist (eye in hand), and spots on the table that the tip touches and somebody clicks at.
+The board is a textured plate that MuJoCo draws and the camera model develops with its blur and noise; joints are
+measured with 0.2 mrad of noise; clicks are 1.5 px off, touches 0.5 mm each way, depth is as noisy as a D435's. The
+truth judges, and it places the person's clicks and touches; nothing of it reaches an estimate.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from molmo_ros.sim.cell_arm import MountingError
 from molmo_ros.sim.depth_noise import noisy_depth
 from molmo_ros.sim.robot_cell import RobotCell
 from molmo_ros.sim.scene import draw_scene
+from molmo_ros.sim.surroundings import SceneCamera
 
 FIRST_SEED = 9_100_000
 SAID = MountingError(0.020, np.radians(3.0))
@@ -91,16 +92,12 @@ def by_touch(cell: RobotCell, seed: int, spots: int) -> tuple[Off, Off]:
     camera = CameraModel.from_info(width=size[0], height=size[1], k=K)
     frame = Frame(view.color, noisy_depth(view.depth_m, float(K[0, 0]), rng, "d435"), camera, 0, "camera")
     in_camera, in_base = [], []
-    while len(in_base) < spots:
-        spot = np.array([rng.uniform(0.25, 0.80), rng.uniform(-0.45, 0.45), 0.0])
-        ((u, v),) = truth.project(spot[None], size) + rng.normal(0.0, CLICK_PX, 2)
-        if not (10 < u < size[0] - 10 and 10 < v < size[1] - 10):
-            continue
+    for spot, pixel in spread_wide(*in_picture(truth, size, rng), 2 * spots):
+        u, v = pixel + rng.normal(0.0, CLICK_PX, 2)
         at = locate(frame, Point2D(float(u), float(v), "spot", 1.0, CLICK_PX, 0), np.eye(4))
-        if not at.outcome.ok:
-            continue
-        in_camera.append(at.position_base_m)  # the frame asked for is the camera's own
-        in_base.append(spot + rng.normal(0.0, TOUCH_M, 3))
+        if at.outcome.ok and len(in_base) < spots:
+            in_camera.append(at.position_base_m)  # the frame asked for is the camera's own
+            in_base.append(spot + rng.normal(0.0, TOUCH_M, 3))
     began_s = time.perf_counter()
     found = fit_point_pairs(in_camera, in_base)
     wall_s = time.perf_counter() - began_s
@@ -110,6 +107,25 @@ def by_touch(cell: RobotCell, seed: int, spots: int) -> tuple[Off, Off]:
         flush=True,
     )
     return Off.of(truth.T_base_camera, said), Off.of(truth.T_base_camera, found.T_base_camera, wall_s)
+
+
+def in_picture(
+    truth: SceneCamera, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places on the table within reach (N, 3) that the camera sees, and their pixels (N, 2)."""
+    spots = np.column_stack([rng.uniform(0.25, 0.80, 400), rng.uniform(-0.45, 0.45, 400), np.zeros(400)])
+    pixels = truth.project(spots, size)
+    inside = ((pixels > 10) & (pixels < np.array(size) - 10)).all(axis=1)
+    return spots[inside], pixels[inside]
+
+
+def spread_wide(spots: np.ndarray, pixels: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """As the operator is told to: each spot as far from those before as can be."""
+    chosen = [0]
+    while len(chosen) < min(count, len(spots)):
+        apart = np.linalg.norm(spots[:, None] - spots[chosen], axis=2).min(axis=1)
+        chosen.append(int(apart.argmax()))
+    return [(spots[i], pixels[i]) for i in chosen]
 
 
 def figures_of(way: str, results: list[tuple[Off, Off]]) -> list[Figure]:
@@ -127,7 +143,9 @@ def figures_of(way: str, results: list[tuple[Off, Off]]) -> list[Figure]:
             "mm",
             1e3 * MOST_OFF_M,
         ),
-        Figure(f"{way}: after, angle, median", float(np.degrees(median([a.angle_rad for a in after]))), "deg"),
+        Figure(
+            f"{way}: after, angle, median", float(np.degrees(median([a.angle_rad for a in after]))), "deg"
+        ),
         Figure(
             f"{way}: after, angle, worst of {len(after)}",
             float(np.degrees(max(a.angle_rad for a in after))),
@@ -143,11 +161,14 @@ def main() -> int:
     options_of = parser(__doc__, "2 seeds")
     options_of.add_argument("--seeds", type=int, default=10, metavar="N", help="cameras, each way")
     options_of.add_argument("--views", type=int, default=15, metavar="N", help="views of the board")
-    options_of.add_argument("--spots", type=int, default=16, metavar="N", help="spots that are touched")
+    options_of.add_argument("--spots", type=int, default=20, metavar="N", help="spots that are touched")
     options = options_of.parse_args()
     seeds = range(FIRST_SEED, FIRST_SEED + (2 if options.quick else options.seeds))
     figures: list[Figure] = []
-    mountings: tuple[tuple[str, Mounting], ...] = (("eye to hand", "eye_to_hand"), ("eye in hand", "eye_in_hand"))
+    mountings: tuple[tuple[str, Mounting], ...] = (
+        ("eye to hand", "eye_to_hand"),
+        ("eye in hand", "eye_in_hand"),
+    )
     for way, mounting in mountings:
         rig = CalibrationRig(mounting, CharucoBoard())
         figures += figures_of(way, [by_board(rig, seed, options.views) for seed in seeds])

@@ -47,23 +47,35 @@ def add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         description=calibrate_command.__doc__,
     )
     way = command.add_mutually_exclusive_group()
-    way.add_argument("--print-board", type=Path, metavar="FILE", help="only draw the board: a .pdf or .png to print")
     way.add_argument(
-        "--touch", action="store_true", help="instead of a board: spots that the arm's tip touches, clicked at in RViz"
+        "--print-board", type=Path, metavar="FILE", help="only draw the board: a .pdf or .png to print"
     )
     way.add_argument(
-        "--pairs", type=Path, metavar="FILE", help="instead of a board: a YAML list of camera_m and base_m; no ROS"
+        "--touch",
+        action="store_true",
+        help="instead of a board: spots that the arm's tip touches, clicked at in RViz",
+    )
+    way.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="FILE",
+        help="instead of a board: a YAML list of camera_m and base_m; no ROS",
     )
     command.add_argument(
         "--mounting",
         choices=MOUNTINGS,
         default="eye_to_hand",
-        help="eye_to_hand: the camera stands, the hand carries the board; eye_in_hand: the hand carries the camera, the "
-        "board lies (default: eye_to_hand)",
+        help="eye_to_hand: the camera stands, the hand carries the board; eye_in_hand: the hand carries the camera, "
+        "the board lies (default: eye_to_hand)",
     )
-    command.add_argument("--base", default="base_link", metavar="FRAME", help="the arm's base (default: base_link)")
     command.add_argument(
-        "--hand", default="tool0", metavar="FRAME", help="the arm's hand; with --touch the tip that touches (default: tool0)"
+        "--base", default="base_link", metavar="FRAME", help="the arm's base (default: base_link)"
+    )
+    command.add_argument(
+        "--hand",
+        default="tool0",
+        metavar="FRAME",
+        help="the arm's hand; with --touch the tip that touches (default: tool0)",
     )
     command.add_argument(
         "--child",
@@ -71,11 +83,19 @@ def add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="FRAME",
         help="frame to place (default: the uppermost of the camera's own in TF, such as camera_link)",
     )
-    command.add_argument("--image", default="camera/color/image_raw", metavar="TOPIC", help="the camera's pictures")
-    command.add_argument("--info", default="camera/color/camera_info", metavar="TOPIC", help="their CameraInfo")
+    command.add_argument(
+        "--image", default="camera/color/image_raw", metavar="TOPIC", help="the camera's pictures"
+    )
+    command.add_argument(
+        "--info", default="camera/color/camera_info", metavar="TOPIC", help="their CameraInfo"
+    )
     command.add_argument("--click", default="clicked_point", metavar="TOPIC", help="clicks, with --touch")
-    command.add_argument("--rectified", action="store_true", help="pictures are rectified: use P instead of K and D")
-    command.add_argument("--timeout", type=float, default=5.0, metavar="S", help="wait so long for a picture (default: 5)")
+    command.add_argument(
+        "--rectified", action="store_true", help="pictures are rectified: use P instead of K and D"
+    )
+    command.add_argument(
+        "--timeout", type=float, default=5.0, metavar="S", help="wait so long for a picture (default: 5)"
+    )
     board = CharucoBoard()
     command.add_argument(
         "--board",
@@ -86,23 +106,35 @@ def add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help=f"squares of the board (default: {board.columns} {board.rows})",
     )
     command.add_argument(
-        "--square", type=float, default=board.square_m, metavar="M", help="edge of a square, as measured on the print"
+        "--square",
+        type=float,
+        default=board.square_m,
+        metavar="M",
+        help="edge of a square, as measured on the print",
     )
-    command.add_argument("--marker", type=float, metavar="M", help="edge of a marker (default: in proportion)")
+    command.add_argument(
+        "--marker", type=float, metavar="M", help="edge of a marker (default: in proportion)"
+    )
     command.add_argument("--dictionary", default=board.dictionary, choices=DICTIONARIES)
     command.add_argument(
-        "--out", type=Path, metavar="NAME", help="write NAME.launch.xml and NAME.yaml (without it: only print)"
+        "--out",
+        type=Path,
+        metavar="NAME",
+        help="write NAME.launch.xml and NAME.yaml (without it: only print)",
     )
     command.add_argument(
-        "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest of the line is for ROS, as for any node"
+        "--ros-args",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="the rest of the line is for ROS, as for any node",
     )
     command.set_defaults(run=calibrate_command)
 
 
 def calibrate_command(chosen: argparse.Namespace) -> int:
-    """Find the camera's pose on the robot: against the arm's base, or on the hand that carries it. Move the arm so that the
-    camera sees the board (or touch spots), press Enter for each view, q when done; the residuals are printed as they come,
-    and the static transform is written in the end. Exit code 0: the pose is known, 2: it is not."""
+    """Find the camera's pose on the robot: against the arm's base, or on the hand that carries it. Move the arm so that
+    the camera sees the board (or touch spots), press Enter for each view, q when done; the residuals are printed as
+    they come, and the static transform is written in the end. Exit code 0: the pose is known, 2: it is not."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     proportion = CharucoBoard().marker_m / CharucoBoard().square_m
     board = CharucoBoard(
@@ -111,15 +143,17 @@ def calibrate_command(chosen: argparse.Namespace) -> int:
     if chosen.print_board:
         print_board(board, chosen.print_board)
         console.print(
-            f"{chosen.print_board}: {board}. Print at 100 %, not fitted to the page; glue it to something flat; measure a "
-            "square and give its edge as --square"
+            f"{chosen.print_board}: {board}. Print at 100 %, not fitted to the page; glue it to something flat; "
+            "measure a square and give its edge as --square"
         )
         return 0
     if chosen.pairs:
         fit = fit_point_pairs(*read_pairs(chosen.pairs))
         _tell_pairs(console, fit)
         child = chosen.child or "camera_color_optical_frame"
-        return _finish(console, chosen, CameraPose(chosen.base, child, fit.T_base_camera, **_figures_of_pairs(fit)))
+        return _finish(
+            console, chosen, CameraPose(chosen.base, child, fit.T_base_camera, **_figures_of_pairs(fit))
+        )
     return _with_ros(console, chosen, board)
 
 
@@ -134,9 +168,14 @@ def print_board(board: CharucoBoard, file: Path) -> None:
     dpi = square_px / board.square_m * 0.0254  # squares are whole pixels: the resolution gives way
     picture = board.picture(square_px)
     page_m = sorted(_A4_M, reverse=board.columns >= board.rows)
-    page = [max(round(side_m / 0.0254 * dpi), pixels + square_px) for side_m, pixels in zip(page_m, picture.shape[::-1], strict=True)]
+    page = [
+        max(round(side_m / 0.0254 * dpi), pixels + square_px)
+        for side_m, pixels in zip(page_m, picture.shape[::-1], strict=True)
+    ]
     sheet = Image.new("L", (page[0], page[1]), 255)
-    sheet.paste(Image.fromarray(picture), ((page[0] - picture.shape[1]) // 2, (page[1] - picture.shape[0]) // 2))
+    sheet.paste(
+        Image.fromarray(picture), ((page[0] - picture.shape[1]) // 2, (page[1] - picture.shape[0]) // 2)
+    )
     try:
         if file.suffix.lower() == ".pdf":
             sheet.save(file, resolution=dpi)
@@ -214,17 +253,21 @@ def _by_board(
         f"The hand ({chosen.hand}) carries {carried}. Move it so that the whole board ({board}) is seen, large in the "
         "picture, tilted another way each time by 20 to 40 degrees; let it rest."
     )
-    _ask(console, "a view", take, taken)
+    _ask(console, "a view", take, taken, models, frames)
+    if not taken:
+        raise PointingError(Code.INVALID_REQUEST, f"no views; at least {FEWEST_VIEWS} are needed")
     result = calibrate_hand_eye(taken, models[-1], chosen.mounting)
     for number in result.left_out:
-        console.print(f"view {number + 1} fits to nothing ({result.view_rms_px[number]:.1f} px) and is left out")
+        console.print(
+            f"view {number + 1} fits to nothing ({result.view_rms_px[number]:.1f} px) and is left out"
+        )
     console.print(f"{len(taken)} views: {_in_words(result)}")
     off = result.board_scale - 1.0
     if abs(off) > max(_SCALE_OFF, 4 * result.board_scale_sigma):
         console.print(
-            f"The board seems {100 * abs(off):.1f} % {'larger' if off > 0 else 'smaller'} than it is said to be: measure a "
-            f"square ({1e3 * board.square_m * result.board_scale:.1f} mm?) and give it as --square, or calibrate the "
-            "camera's focal length"
+            f"The board seems {100 * abs(off):.1f} % {'larger' if off > 0 else 'smaller'} than it is said to be: "
+            f"measure a square ({1e3 * board.square_m * result.board_scale:.1f} mm?) and give it as --square, or "
+            "calibrate the camera's focal length"
         )
     mount = chosen.base if chosen.mounting == "eye_to_hand" else chosen.hand
     figures = {
@@ -245,7 +288,8 @@ def _by_touch(console: Console, chosen: argparse.Namespace, heard: CalibrationVi
         spot, frame = heard.click()
         if frames and frame != frames[-1]:
             raise PointingError(
-                Code.INVALID_REQUEST, f"this click is in {frame}, those before in {frames[-1]}: keep to one frame"
+                Code.INVALID_REQUEST,
+                f"this click is in {frame}, those before in {frames[-1]}: keep to one frame",
             )
         in_base.append(heard.tip()[:3, 3])
         in_camera.append(spot)
@@ -259,10 +303,12 @@ def _by_touch(console: Console, chosen: argparse.Namespace, heard: CalibrationVi
         return f"spot {len(in_base)}: {1e3 * fit.off_m[-1]:.1f} mm off; so far {_pairs_in_words(fit)}"
 
     console.print(
-        f"For each spot: click at it in RViz (Publish Point on the depth cloud, Fixed Frame = the camera's), touch it with "
-        f"{chosen.hand}, let it rest. Spread the spots wide, some of them high."
+        f"For each spot: click at it in RViz (Publish Point on the depth cloud, Fixed Frame = the camera's), touch it "
+        f"with {chosen.hand}, let it rest. Spread the spots wide, some of them high."
     )
-    _ask(console, "a spot", take, in_base, in_camera)
+    _ask(console, "a spot", take, in_base, in_camera, frames)
+    if not in_base:
+        raise PointingError(Code.INVALID_REQUEST, f"no spots; at least {FEWEST_PAIRS} are needed")
     fit = fit_point_pairs(in_camera, in_base)
     _tell_pairs(console, fit)
     return _placed(console, chosen, heard, chosen.base, frames[-1], fit.T_base_camera, _figures_of_pairs(fit))
@@ -302,7 +348,9 @@ def _placed(
     child = chosen.child or heard.attached_frame(camera_frame, mount)
     before = heard.parent_of(child)
     if before:
-        console.print(f"{child} is placed in {before} so far: end what publishes that, or TF gets two answers")
+        console.print(
+            f"{child} is placed in {before} so far: end what publishes that, or TF gets two answers"
+        )
     return CameraPose(mount, child, T_mount_camera @ inverse(heard.T_between(child, camera_frame)), **figures)
 
 

@@ -104,9 +104,7 @@ class CharucoBoard:
 
     @cached_property
     def _board(self) -> cv2.aruco.CharucoBoard:
-        return cv2.aruco.CharucoBoard(
-            (self.columns, self.rows), self.square_m, self.marker_m, self._markers
-        )
+        return cv2.aruco.CharucoBoard((self.columns, self.rows), self.square_m, self.marker_m, self._markers)
 
     @cached_property
     def _detector(self) -> cv2.aruco.CharucoDetector:

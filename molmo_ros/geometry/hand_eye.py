@@ -56,9 +56,9 @@ class HandEye:
 
     `T_mount_camera`, `T_carrier_board`: 4x4, see the module. `rms_px`: over the corners of all views that were used;
     `view_rms_px` of each view, used or not; `left_out`: numbers of those that fit to nothing. `sigma_m`, `sigma_rad`:
-    standard deviation of the camera's place and turn in their worst direction, from the scatter of the corners: a bent
-    board or a wrong focal length come on top. `board_scale`, `board_scale_sigma`: how large the print seems to be for
-    its said size, by the arm's measure.
+    standard deviation of the camera's place and turn in their worst direction, from the scatter of views and corners: a
+    bent board or a wrong focal length come on top. `board_scale`, `board_scale_sigma`: how large the print seems to be
+    for its said size, by the arm's measure.
     """
 
     T_mount_camera: np.ndarray
@@ -96,14 +96,13 @@ def calibrate_hand_eye(views: Sequence[BoardView], camera: CameraModel, mounting
         used = good
     _check_agreement(used, problem.view_rms_px(fitted))
     check_turns([view.T_base_hand for view, use in zip(views, used, strict=True) if use])
-    sigmas = problem.sigmas(fitted, used)
+    sigma_m, sigma_rad = problem.sigmas(fitted, used)
     scale, scale_sigma = problem.board_scale(fitted, used)
-    sigma_m, sigma_rad = (float(np.sqrt(np.linalg.eigvalsh(part)[-1])) for part in sigmas)
     if sigma_m > MOST_SIGMA_M or sigma_rad > MOST_SIGMA_RAD:
         raise PointingError(
             Code.UNCERTAIN,
-            f"the views leave the camera's pose open by {1e3 * sigma_m:.0f} mm and {np.degrees(sigma_rad):.1f} deg; take "
-            "more of them, the board larger in the picture and tilted more, by 20 to 40 degrees each way",
+            f"the views leave the camera's pose open by {1e3 * sigma_m:.0f} mm and {np.degrees(sigma_rad):.1f} deg; "
+            "take more of them, the board larger in the picture and tilted more, by 20 to 40 degrees each way",
         )
     every_px = problem.view_rms_px(fitted)
     return HandEye(
@@ -139,8 +138,8 @@ def check_turns(T_base_hands: Sequence[np.ndarray]) -> None:
         main, other = axes[:, 2], axes[:, 1]
         raise PointingError(
             Code.UNCERTAIN,
-            f"the hand was turned about one axis only, {_axis(main)} in its own frame; tilt it by 20 to 40 degrees about "
-            f"another one, too, such as {_axis(other)}",
+            f"the hand was turned about one axis only, {_axis(main)} in its own frame; tilt it by 20 to 40 degrees "
+            f"about another one, too, such as {_axis(other)}",
         )
 
 
@@ -198,13 +197,16 @@ class _Problem:
             starts.append(_Fit(T_mount_camera, _middle(T_carrier_mount @ T_mount_camera @ boards)))
         if not starts:
             raise PointingError(
-                Code.UNCERTAIN, "no camera pose fits the views even roughly; is the hand's frame the right one?"
+                Code.UNCERTAIN,
+                "no camera pose fits the views even roughly; is the hand's frame the right one?",
             )
         return starts
 
     def errors_px(self, fit: _Fit) -> np.ndarray:
         """Seen minus expected (N, 2); a corner that cannot be seen at all counts as far away."""
-        T_camera_board = inverse(fit.T_mount_camera) @ np.linalg.inv(self._T_carrier_mount) @ fit.T_carrier_board
+        T_camera_board = (
+            inverse(fit.T_mount_camera) @ np.linalg.inv(self._T_carrier_mount) @ fit.T_carrier_board
+        )
         T = T_camera_board[self._view]
         points = np.einsum("nij,nj->ni", T[:, :3, :3], fit.scale * self._points) + T[:, :3, 3]
         expected = self._camera.project(points)
@@ -236,10 +238,14 @@ class _Problem:
         good: np.ndarray = rms <= max(_POOR_TIMES * float(np.median(rms)), _POOR_PX)
         return good
 
-    def sigmas(self, fit: _Fit, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Covariances (3x3) of the camera's place and of its turn."""
-        covariance = self._covariance(fit, used, 12)
-        return covariance[3:6, 3:6], covariance[:3, :3]
+    def sigmas(self, fit: _Fit, used: np.ndarray) -> tuple[float, float]:
+        """Standard deviations of the camera's place and turn, each in its worst direction."""
+        both = self._covariances(fit, used, 12)
+        place, turn = (
+            max(float(np.linalg.eigvalsh(covariance[part, part])[-1]) for covariance in both)
+            for part in (slice(3, 6), slice(0, 3))
+        )
+        return float(np.sqrt(place)), float(np.sqrt(turn))
 
     def board_scale(self, fit: _Fit, used: np.ndarray) -> tuple[float, float]:
         """The board's true over its said size, by the arm's measure, and its standard deviation."""
@@ -252,9 +258,11 @@ class _Problem:
             x_scale="jac",
         )
         free = fit.moved(result.x)
-        return free.scale, float(np.sqrt(self._covariance(free, used, 13)[12, 12]))
+        variance = max(float(covariance[12, 12]) for covariance in self._covariances(free, used, 13))
+        return free.scale, float(np.sqrt(variance))
 
-    def _covariance(self, fit: _Fit, used: np.ndarray, parameters: int) -> np.ndarray:
+    def _covariances(self, fit: _Fit, used: np.ndarray, parameters: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of all parameters: as if every corner erred by itself, and as if views did."""
         mask = self.of_used(used)
         nudges = 1e-6 * np.eye(parameters)
         J = np.column_stack(
@@ -264,8 +272,15 @@ class _Problem:
             ]
         )
         errors = self.errors_px(fit)[mask].ravel()
-        variance = errors @ errors / max(len(errors) - parameters, 1)
-        return np.asarray(variance * np.linalg.pinv(J.T @ J))
+        # Corners of one view err together, with the hand's pose: views scatter, too (Liang & Zeger 1986). Two views have
+        # as many freedoms as the two poses.
+        count = int(used.sum())
+        by_view = np.repeat(self._view[mask], 2)
+        pulls = np.array([J[by_view == view].T @ errors[by_view == view] for view in np.nonzero(used)[0]])
+        bread = np.linalg.pinv(J.T @ J)
+        of_views = bread @ (pulls.T @ pulls) @ bread * count / max(count - 2, 1)
+        of_corners = bread * (errors @ errors) / max(len(errors) - parameters, 1)
+        return of_corners, of_views
 
 
 def _check_agreement(used: np.ndarray, rms_px: np.ndarray) -> None:
@@ -274,8 +289,8 @@ def _check_agreement(used: np.ndarray, rms_px: np.ndarray) -> None:
     raise PointingError(
         Code.UNCERTAIN,
         f"the views contradict each other: {int((~used).sum())} of {len(used)} fit to nothing, the others to "
-        f"{np.median(rms_px):.1f} px. Is the board fixed to its carrier, does the hand rest in each view, are hand frame, "
-        "mounting (eye_to_hand, eye_in_hand) and the board's numbers the right ones?",
+        f"{np.median(rms_px):.1f} px. Is the board fixed to its carrier, does the hand rest in each view, are hand "
+        "frame, mounting (eye_to_hand, eye_in_hand) and the board's numbers the right ones?",
     )
 
 

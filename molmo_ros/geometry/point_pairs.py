@@ -46,7 +46,12 @@ def fit_point_pairs(
     numbers that are none, UNCERTAIN for spots in one line and for pairs of which too many disagree.
     """
     p, q = np.asarray(points_cam_N3, float), np.asarray(points_base_N3, float)
-    if p.shape != q.shape or p.ndim != 2 or p.shape[1] != 3 or not (np.isfinite(p).all() and np.isfinite(q).all()):
+    if (
+        p.shape != q.shape
+        or p.ndim != 2
+        or p.shape[1] != 3
+        or not (np.isfinite(p).all() and np.isfinite(q).all())
+    ):
         raise PointingError(
             Code.INVALID_REQUEST, "pairs are two times three finite numbers each, as many here as there"
         )
@@ -93,8 +98,8 @@ def _check_spread(points_N3: np.ndarray) -> None:
         x, y, z = axes[0]
         raise PointingError(
             Code.UNCERTAIN,
-            f"the spots lie in one line, along ({x:.1f}, {y:.1f}, {z:.1f}) of the base, to within {1e3 * aside_m:.0f} mm: "
-            "the camera could be turned about it; add spots 20 cm and more to its side, and at other heights",
+            f"the spots lie in one line, along ({x:.1f}, {y:.1f}, {z:.1f}) of the base, to within {1e3 * aside_m:.0f} "
+            "mm: the camera could be turned about it; add spots 20 cm and more to its side, and at other heights",
         )
 
 

@@ -32,6 +32,8 @@ REST_S = 0.3
 MOST_MOVED_M, MOST_TURNED_RAD = 0.001, np.radians(0.1)
 _SPIN_S = 0.05
 _TF_WAIT_S = 1.0
+# A click that was made is queued; it only has to be read.
+_CLICK_WAIT_S = 1.0
 Found = TypeVar("Found")
 _QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -76,7 +78,7 @@ class CalibrationViews:
         kind = CompressedImage if image_topic.endswith("/compressed") else Image
         node.create_subscription(kind, image_topic, self._hear_image, _QOS)
         node.create_subscription(CameraInfo, info_topic, self._hear_info, _QOS)
-        node.create_subscription(PointStamped, click_topic, self._hear_click, 10)
+        node.create_subscription(PointStamped, click_topic, self._hear_click, 1)  # the newest counts
 
     def take(self) -> Shot:
         """A picture taken from now on, with the hand at rest.
@@ -91,8 +93,8 @@ class CalibrationViews:
         if moved_m > MOST_MOVED_M or turned > MOST_TURNED_RAD:
             raise PointingError(
                 Code.BUSY,
-                f"the hand moved by {1e3 * moved_m:.1f} mm and {np.degrees(turned):.2f} deg within {REST_S:g} s; let it "
-                "rest, then take the view",
+                f"the hand moved by {1e3 * moved_m:.1f} mm and {np.degrees(turned):.2f} deg within {REST_S:g} s; let "
+                "it rest, then take the view",
             )
         return second
 
@@ -117,12 +119,14 @@ class CalibrationViews:
 
         Raises PointingError(NOT_FOUND) when there is none since the last time.
         """
-        self._spin_for(_SPIN_S)
+        end_s = time.monotonic() + _CLICK_WAIT_S
+        while self._click is None and time.monotonic() < end_s:
+            self._executor.spin_once(timeout_sec=_SPIN_S)
         click, self._click = self._click, None
         if click is None:
             raise PointingError(
                 Code.NOT_FOUND,
-                "no click since the last spot; click at it with RViz's Publish Point, its Fixed Frame being the camera's",
+                "no click since the last spot; click at it with RViz's Publish Point, with the camera's frame as Fixed Frame",
             )
         return np.array([click.point.x, click.point.y, click.point.z]), click.header.frame_id.lstrip("/")
 
@@ -175,8 +179,8 @@ class CalibrationViews:
                 if stamp_ns <= after_ns:
                     raise PointingError(
                         Code.NO_FRAME,
-                        f"the newest picture on {self._image_topic} is {(self._now_ns() - stamp_ns) / NANOSECONDS:.1f} s "
-                        "old by this machine's clock; is the camera running, and do the clocks agree?",
+                        f"the newest picture on {self._image_topic} is {(self._now_ns() - stamp_ns) / NANOSECONDS:.1f} "
+                        "s old by this machine's clock; is the camera running, and do the clocks agree?",
                     )
                 waiting[:] = [(self._image, stamp_ns, time.monotonic())]
             message, stamp_ns, _ = waiting[0]
@@ -207,11 +211,6 @@ class CalibrationViews:
             except PointingError:
                 if time.monotonic() > end_s:
                     raise
-
-    def _spin_for(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        while (left_s := end_s - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left_s)
 
 
 def _stamp_ns(message: Image | CompressedImage) -> int:

@@ -49,9 +49,7 @@ class RigView:
 class CalibrationRig:
     """One FR3, one board, one camera. GL belongs to the thread that made it."""
 
-    def __init__(
-        self, mounting: Mounting, board: CharucoBoard, size: tuple[int, int] = (640, 480)
-    ) -> None:
+    def __init__(self, mounting: Mounting, board: CharucoBoard, size: tuple[int, int] = (640, 480)) -> None:
         self.mounting, self.board = mounting, board
         self._name = "camera" if mounting == "eye_to_hand" else "wrist"
         carrier = "fr3_hand" if mounting == "eye_to_hand" else "base_link"
@@ -89,7 +87,9 @@ class CalibrationRig:
     @property
     def camera(self) -> CameraModel:
         width, height = self._size
-        return CameraModel.from_info(width=width, height=height, k=self._cell.camera(self._name).K(self._size))
+        return CameraModel.from_info(
+            width=width, height=height, k=self._cell.camera(self._name).K(self._size)
+        )
 
     @property
     def T_mount_camera_true(self) -> np.ndarray:
@@ -151,7 +151,9 @@ class CalibrationRig:
         pixels = self.camera.project(seen[:, :3])
         edge_px = 0.03 * self._size[0]
         return bool(
-            np.isfinite(pixels).all() and (pixels > edge_px).all() and (pixels < np.array(self._size) - edge_px).all()
+            np.isfinite(pixels).all()
+            and (pixels > edge_px).all()
+            and (pixels < np.array(self._size) - edge_px).all()
         )
 
     def _drawn_goal(self, T_mount_camera: np.ndarray) -> np.ndarray:
@@ -176,7 +178,9 @@ class CalibrationRig:
         return T
 
 
-def add_board(spec: mujoco.MjSpec, body: mujoco.MjsBody, board: CharucoBoard, T_body_board: np.ndarray) -> None:
+def add_board(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, board: CharucoBoard, T_body_board: np.ndarray
+) -> None:
     """A plate with the board's print on the side that looks along -z of the board's frame."""
     width, height = board.size_m
     picture = board.picture(_SQUARE_PX)
@@ -195,7 +199,11 @@ def add_board(spec: mujoco.MjSpec, body: mujoco.MjsBody, board: CharucoBoard, T_
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "charuco"
     edge = margin / _SQUARE_PX * board.square_m
     left, top, right, bottom = -edge, -edge, width + edge, height + edge
-    vertices = [(x, y, z) for z in (0.0, PLATE_M) for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))]
+    vertices = [
+        (x, y, z)
+        for z in (0.0, PLATE_M)
+        for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))
+    ]
     texels = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.001, 0.001)]
     front = [(0, 2, 1), (0, 3, 2)]
     others = [(4, 5, 6), (4, 6, 7)] + [

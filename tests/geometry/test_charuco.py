@@ -17,11 +17,15 @@ def seen_from_aside() -> tuple[np.ndarray, np.ndarray]:
     """A picture of the board, and the 3x3 map from its metres to pixels."""
     picture = BOARD.picture(SQUARE_PX)
     height, width = picture.shape
-    outline = np.array([(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)], np.float32)
+    outline = np.array(
+        [(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)], np.float32
+    )
     aside = np.array([(90, 60), (400, 110), (380, 330), (110, 380)], np.float32)
     H = cv2.getPerspectiveTransform(outline, aside)
     seen = cv2.warpPerspective(picture, H, (480, 440), flags=cv2.INTER_AREA, borderValue=200)
-    to_px = np.array([[SQUARE_PX / BOARD.square_m, 0, -0.5], [0, SQUARE_PX / BOARD.square_m, -0.5], [0, 0, 1]])
+    to_px = np.array(
+        [[SQUARE_PX / BOARD.square_m, 0, -0.5], [0, SQUARE_PX / BOARD.square_m, -0.5], [0, 0, 1]]
+    )
     return cv2.GaussianBlur(seen, (3, 3), 0), H @ to_px
 
 
@@ -43,7 +47,7 @@ def test_a_board_half_covered_is_found_by_its_other_half() -> None:
 
 
 def test_no_board_is_said_with_what_would_help() -> None:
-    with pytest.raises(PointingError, match="0 corners and 0 markers.*nearer") as refused:
+    with pytest.raises(PointingError, match=r"0 corners and 0 markers.*nearer") as refused:
         BOARD.find(np.full((480, 640, 3), 128, np.uint8))
     assert refused.value.outcome.code == Code.NOT_FOUND
 

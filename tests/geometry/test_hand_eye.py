@@ -1,4 +1,4 @@
-"""Hand-eye calibration: random poses are found again, noise costs what it says, and motions that cannot tell are refused."""
+"""Hand-eye calibration: random poses are found, noise costs what it says, motions that cannot tell are refused."""
 
 from __future__ import annotations
 
@@ -108,14 +108,18 @@ def test_turns_about_one_axis_are_refused_and_another_axis_is_named() -> None:
 
     board = np.eye(4)
     views = make_views(pose(rng, 3.1, 1.0), board, "eye_to_hand", rng, turn=about_one)
-    with pytest.raises(PointingError, match=r"one axis only, \(0.0, 0.0, 1.0\).*tilt it by 20 to 40") as refused:
+    with pytest.raises(
+        PointingError, match=r"one axis only, \(0.0, 0.0, 1.0\).*tilt it by 20 to 40"
+    ) as refused:
         calibrate_hand_eye(views, PINHOLE, "eye_to_hand")
     assert refused.value.outcome.code == Code.UNCERTAIN
 
 
 def test_a_hand_that_was_only_shifted_is_refused() -> None:
     rng = np.random.default_rng(2)
-    views = make_views(pose(rng, 3.1, 1.0), np.eye(4), "eye_in_hand", rng, turn=lambda _: np.diag([1.0, 1.0, 1.0]))
+    views = make_views(
+        pose(rng, 3.1, 1.0), np.eye(4), "eye_in_hand", rng, turn=lambda _: np.diag([1.0, 1.0, 1.0])
+    )
     with pytest.raises(PointingError, match="turned by at most 0 degrees"):
         calibrate_hand_eye(views, PINHOLE, "eye_in_hand")
 
@@ -159,7 +163,9 @@ def test_the_other_mounting_than_said_is_noticed() -> None:
 
 def test_a_print_of_another_size_than_said_is_noticed() -> None:
     rng = np.random.default_rng(6)
-    views = make_views(pose(rng, 3.1, 1.0), pose(rng, 3.1, 0.2), "eye_to_hand", rng, noise_px=0.2, print_scale=0.97)
+    views = make_views(
+        pose(rng, 3.1, 1.0), pose(rng, 3.1, 0.2), "eye_to_hand", rng, noise_px=0.2, print_scale=0.97
+    )
     found = calibrate_hand_eye(views, PINHOLE, "eye_to_hand")
     assert found.board_scale == pytest.approx(0.97, abs=0.003)
     assert found.board_scale_sigma < 0.003

@@ -75,7 +75,7 @@ def test_spots_in_a_line_are_refused_and_told_where_others_would_help() -> None:
     rng = np.random.default_rng(1)
     line = np.array([0.5, 0.0, 0.1]) + np.linspace(-0.4, 0.4, 10)[:, None] * (0.0, 1.0, 0.0)
     points = line + rng.normal(0, 0.002, line.shape)
-    with pytest.raises(PointingError, match="in one line.*to its side") as refused:
+    with pytest.raises(PointingError, match=r"in one line.*to its side") as refused:
         fit_point_pairs(seen(camera_pose(rng), points), points)
     assert refused.value.outcome.code == Code.UNCERTAIN
 

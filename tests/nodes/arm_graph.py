@@ -114,9 +114,12 @@ class Motion:
     def goal_id(self) -> str:
         return bytes(self._handle.goal_id.uuid).hex()
 
-    def result(self, timeout_s: float = 60.0) -> MoveToGoal.Result:
+    def ends(self, timeout_s: float = 60.0) -> bool:
         with self._changed:
-            assert self._changed.wait_for(lambda: self._result is not None, timeout_s), "no result in time"
+            return self._changed.wait_for(lambda: self._result is not None, timeout_s)
+
+    def result(self, timeout_s: float = 60.0) -> MoveToGoal.Result:
+        assert self.ends(timeout_s), "no result in time"
         return self._result.result
 
 
@@ -173,7 +176,13 @@ class PlannerCaller:
         """Whether it answers: a plan is asked for until one comes back."""
         if not self._client.wait_for_server(UP_WITHIN_S):
             return False
-        return wait_until(lambda: self.move(plan_only=True).result(10.0).outcome.code == 0, UP_WITHIN_S)
+
+        def plans() -> bool:
+            asked = self.move(plan_only=True)
+            # An action is seen before it sees its caller: first replies can get lost.
+            return asked.ends(10.0) and asked.result().outcome.code == 0
+
+        return wait_until(plans, UP_WITHIN_S)
 
     def pose(
         self, xyz: tuple[float, float, float] = GOAL, frame: str = "fr3_link0", age_s: float = 0.0
