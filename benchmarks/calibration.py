@@ -91,7 +91,8 @@ def by_touch(cell: RobotCell, seed: int, spots: int) -> tuple[Off, Off]:
     K = truth.K(size)
     camera = CameraModel.from_info(width=size[0], height=size[1], k=K)
     frame = Frame(view.color, noisy_depth(view.depth_m, float(K[0, 0]), rng, "d435"), camera, 0, "camera")
-    in_camera, in_base = [], []
+    in_camera: list[np.ndarray] = []
+    in_base: list[np.ndarray] = []
     for spot, pixel in spread_wide(*in_picture(truth, size, rng), 2 * spots):
         u, v = pixel + rng.normal(0.0, CLICK_PX, 2)
         at = locate(frame, Point2D(float(u), float(v), "spot", 1.0, CLICK_PX, 0), np.eye(4))

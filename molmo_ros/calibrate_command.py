@@ -137,9 +137,9 @@ def calibrate_command(chosen: argparse.Namespace) -> int:
     they come, and the static transform is written in the end. Exit code 0: the pose is known, 2: it is not."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     proportion = CharucoBoard().marker_m / CharucoBoard().square_m
-    board = CharucoBoard(
-        *chosen.board, chosen.square, chosen.marker or round(proportion * chosen.square, 4), chosen.dictionary
-    )
+    columns, rows = chosen.board
+    marker_m = chosen.marker or round(proportion * chosen.square, 4)
+    board = CharucoBoard(columns, rows, chosen.square, marker_m, chosen.dictionary)
     if chosen.print_board:
         print_board(board, chosen.print_board)
         console.print(

@@ -184,10 +184,10 @@ class _Problem:
             cv2.CALIB_HAND_EYE_DANIILIDIS,
         ):
             R, t = cv2.calibrateHandEye(
-                T_carrier_mount[:, :3, :3],
-                T_carrier_mount[:, :3, 3],
-                boards[:, :3, :3],
-                boards[:, :3, 3],
+                list(T_carrier_mount[:, :3, :3]),
+                list(T_carrier_mount[:, :3, 3]),
+                list(boards[:, :3, :3]),
+                list(boards[:, :3, 3]),
                 method=method,
             )
             if not (np.isfinite(R).all() and np.isfinite(t).all() and np.linalg.det(R) > 0.5):
@@ -272,8 +272,8 @@ class _Problem:
             ]
         )
         errors = self.errors_px(fit)[mask].ravel()
-        # Corners of one view err together, with the hand's pose: views scatter, too (Liang & Zeger 1986). Two views have
-        # as many freedoms as the two poses.
+        # Corners of one view err together, with the hand's pose: views scatter, too (Liang & Zeger 1986). Two views
+        # have as many freedoms as the two poses.
         count = int(used.sum())
         by_view = np.repeat(self._view[mask], 2)
         pulls = np.array([J[by_view == view].T @ errors[by_view == view] for view in np.nonzero(used)[0]])

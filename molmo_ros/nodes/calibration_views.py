@@ -126,7 +126,7 @@ class CalibrationViews:
         if click is None:
             raise PointingError(
                 Code.NOT_FOUND,
-                "no click since the last spot; click at it with RViz's Publish Point, with the camera's frame as Fixed Frame",
+                "no click since the last spot; click at it with RViz's Publish Point, in the camera's frame",
             )
         return np.array([click.point.x, click.point.y, click.point.z]), click.header.frame_id.lstrip("/")
 

@@ -35,7 +35,8 @@ JOINT_NOISE_RAD = 2e-4
 MARGIN_M, PLATE_M = 0.01, 0.004
 _SQUARE_PX = 120
 _TABLE = Box.upright("table", (1.36, 1.7, 0.04), (0.40, 0.0, -0.0225))
-_MOST_TRIES = 3000
+_REACH_M = 0.85
+_MOST_TRIES = 5000
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +107,11 @@ class CalibrationRig:
         for _ in range(_MOST_TRIES):
             if len(found) == count:
                 return found
-            T_base_goal = self._drawn_goal(T_mount_camera_said)
-            T_base_hand = T_base_goal @ np.linalg.inv(self._hand_goal())
-            if not self._in_picture(T_base_hand, T_mount_camera_said):
+            T_base_hand = self._drawn_hand(T_mount_camera_said)
+            reach_m = float(np.linalg.norm(T_base_hand[:3, 3]))
+            if not (reach_m < _REACH_M and self._in_picture(T_base_hand, T_mount_camera_said)):
                 continue
-            joints = self._scene.solve_ik(T_base_goal, near)
+            joints = self._scene.solve_ik(T_base_hand @ self._hand_goal(), near)
             if joints is not None:
                 found.append(joints)
         raise RuntimeError(f"only {len(found)} of {count} postures show the board to the camera")
@@ -156,26 +157,20 @@ class CalibrationRig:
             and (pixels < np.array(self._size) - edge_px).all()
         )
 
-    def _drawn_goal(self, T_mount_camera: np.ndarray) -> np.ndarray:
-        """A goal (4x4, base) of the hand that shows the board to the camera, or the camera the board."""
-        rng = self._rng
-        T = np.eye(4)
-        if self.mounting == "eye_to_hand":
-            T[:3, 3] = rng.uniform((0.35, -0.25, 0.30), (0.60, 0.25, 0.60))
-            to_camera = T_mount_camera[:3, 3] - T[:3, 3]
-            facing, up = to_camera / np.linalg.norm(to_camera), np.array([0.0, 0.0, 1.0])
-            # x = the printed side's normal, z = the fingers' direction, downwards as far as x allows.
-            side = np.cross(-up, facing)
-            R = _columns(facing, side / np.linalg.norm(side))
-        else:
-            distance_m = rng.uniform(0.22, 0.40)
-            R = _columns(np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0]))
-            R = R @ Rotation.from_rotvec([0.0, 0.0, rng.uniform(-1.5, 1.5)]).as_matrix()
-        tilt = Rotation.from_rotvec(np.radians(rng.uniform(-35.0, 35.0, 3)))
-        T[:3, :3] = R @ tilt.as_matrix()
-        if self.mounting == "eye_in_hand":
-            T[:3, 3] = _lying()[:3, 3] - distance_m * T[:3, 2]
-        return T
+    def _drawn_hand(self, T_mount_camera: np.ndarray) -> np.ndarray:
+        """T_base_hand at which the board fills a good part of the picture, turned in some way."""
+        rng, camera = self._rng, self.camera
+        share = rng.uniform(0.35, 0.8)
+        T_camera_board = np.eye(4)
+        T_camera_board[2, 3] = camera.fx * self.board.size_m[0] / (share * camera.width)
+        half = 0.5 * (1.0 - share) * np.array(self._size) / camera.fx * T_camera_board[2, 3]
+        T_camera_board[:2, 3] = rng.uniform(-half, half)
+        most_roll = 40.0 if self.mounting == "eye_to_hand" else 120.0
+        tilt = np.radians(rng.uniform((-35.0, -35.0, -most_roll), (35.0, 35.0, most_roll)))
+        T_camera_board[:3, :3] = Rotation.from_rotvec(tilt).as_matrix()
+        T_carrier_middle = _held() if self.mounting == "eye_to_hand" else _lying()
+        T_mount_carrier = T_mount_camera @ T_camera_board @ np.linalg.inv(T_carrier_middle)
+        return T_mount_carrier if self.mounting == "eye_to_hand" else np.linalg.inv(T_mount_carrier)
 
 
 def add_board(
@@ -255,7 +250,3 @@ def _from_middle(board: CharucoBoard) -> np.ndarray:
     T = np.eye(4)
     T[:2, 3] = -0.5 * np.array(board.size_m)
     return T
-
-
-def _columns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.column_stack([x, y, np.cross(x, y)])

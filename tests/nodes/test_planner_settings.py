@@ -113,8 +113,9 @@ def test_a_joint_outside_its_limits_at_the_start_is_named(
 ) -> None:
     limits = arm.scene.limits
     last = limits.names.index("fr3_joint7")
-    joints.positions = resting(fr3_joint7=float(limits.upper[last]) + 0.05)
-    assert answers(cautious, Code.PLANNING_FAILED, "fr3_joint7 is at 3.0673, outside its limits")
+    outside = float(limits.upper[last]) + 0.05
+    joints.positions = resting(fr3_joint7=outside)
+    assert answers(cautious, Code.PLANNING_FAILED, f"fr3_joint7 is at {outside:.4f}, outside its limits")
     # A hair outside is an encoder's rounding.
     joints.positions = resting(fr3_joint7=float(limits.upper[last]) + 0.002)
     assert answers(cautious, Code.OK)
