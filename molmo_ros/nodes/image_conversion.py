@@ -8,6 +8,7 @@ sensor_msgs/image_encodings.hpp. Whatever does not fit is refused with BAD_IMAGE
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,10 @@ def pixels(message: Image) -> np.ndarray:
             Code.BAD_IMAGE,
             f"encoding {message.encoding!r} has no plain layout; known: {', '.join(LAYOUTS)}",
         )
-    kind, channels = LAYOUTS[message.encoding]
+    return _laid_out(message, *LAYOUTS[message.encoding])
+
+
+def _laid_out(message: Image, kind: str, channels: int) -> np.ndarray:
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     height, width, step = int(message.height), int(message.width), int(message.step)
     if height == 0 or width == 0:
@@ -122,6 +126,16 @@ def message_from_rgb(image_HW3: np.ndarray) -> Image:
     return message
 
 
+def _packed(message: Image, bridge: Any) -> Image:
+    """The same picture without padding, in the machine's byte order: cv_bridges differ in what else they read."""
+    packed = Image(height=message.height, width=message.width, encoding=message.encoding)
+    data = _laid_out(message, *bridge.encoding_to_dtype_with_channels(message.encoding))
+    packed.is_bigendian = sys.byteorder == "big"
+    packed.step = data.nbytes // message.height
+    packed._data.frombytes(np.ascontiguousarray(data).data)
+    return packed
+
+
 def _through_cv_bridge(message: Image) -> np.ndarray:
     try:
         from cv_bridge import CvBridge, CvBridgeError
@@ -131,8 +145,9 @@ def _through_cv_bridge(message: Image) -> np.ndarray:
             f"encoding {message.encoding!r} needs cv_bridge, which is not installed "
             f"(apt install ros-$ROS_DISTRO-cv-bridge); without it: {', '.join(LAYOUTS)}",
         ) from error
+    bridge = CvBridge()
     try:
-        image = np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
+        image = np.asarray(bridge.imgmsg_to_cv2(_packed(message, bridge), desired_encoding="rgb8"))
     except (CvBridgeError, cv2.error, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PointingError(
             Code.BAD_IMAGE,

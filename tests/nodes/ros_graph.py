@@ -53,11 +53,13 @@ class Behaviour:
     depth_size: tuple[int, int] = (WIDTH, HEIGHT)
     depth_m: float = DEPTH_M
     color_bytes: int | None = None
+    depth_bytes: int | None = None
     color_value: int = 0
     color_encoding: str = "rgb8"
     info_size: tuple[int, int] = (WIDTH, HEIGHT)
     k00: float = FOCAL_PX
     frame_id: str = OPTICAL
+    depth_frame_id: str = ""
     moving_frame: bool = False
     stamps_sent: list[int] = field(default_factory=list)
 
@@ -101,8 +103,9 @@ class Camera:
         if does.depth:
             width, height = does.depth_size
             depth = Image(width=width, height=height, encoding="16UC1", step=2 * width)
-            _stamp(depth, now_ns - round(does.depth_age_s * 1e9), does.frame_id)
-            depth.data = np.full((height, width), round(1000 * does.depth_m), np.uint16).tobytes()
+            _stamp(depth, now_ns - round(does.depth_age_s * 1e9), does.depth_frame_id or does.frame_id)
+            data = np.full((height, width), round(1000 * does.depth_m), np.uint16).tobytes()
+            depth.data = data[: does.depth_bytes]
             self._depth.publish(depth)
         if does.color:
             color = Image(width=WIDTH, height=HEIGHT, encoding=does.color_encoding, step=3 * WIDTH)
@@ -221,6 +224,11 @@ class Goal:
         with self._heard:
             return self._heard.wait_for(lambda: any(condition(each) for each in self.feedback), timeout_s)
 
+    def has_reached(self, stage: str) -> bool:
+        """Whether some feedback was of this stage."""
+        with self._heard:
+            return any(each.stage == stage for each in self.feedback)
+
     def cancel(self) -> bool:
         """Whether the server takes the cancel."""
         return bool(PendingReply(self._handle.cancel_goal_async()).get().goals_canceling)
@@ -253,12 +261,15 @@ class PendingReply:
 class Graph:
     """The test's own end: one context, one executor in a thread, and the processes it started."""
 
-    def __init__(self, domain_id: int) -> None:
-        os.environ["ROS_DOMAIN_ID"] = str(domain_id)
+    def __init__(self, domain_id: int | None) -> None:
+        """`domain_id` None: that of the environment, as in a process that another graph has started."""
+        if domain_id is not None:
+            os.environ["ROS_DOMAIN_ID"] = str(domain_id)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         rclpy.init(args=[], domain_id=domain_id)
         self._executor = SingleThreadedExecutor()
         self._processes: list[subprocess.Popen[str]] = []
+        self._nodes: list[Node] = []
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
@@ -271,10 +282,12 @@ class Graph:
     def node(self, name: str, namespace: str = "/") -> Node:
         node = rclpy.create_node(name, namespace=namespace)
         self._executor.add_node(node)
+        self._nodes.append(node)
         return node
 
     def drop(self, node: Node) -> None:
         self._executor.remove_node(node)
+        self._nodes.remove(node)
         node.destroy_node()
 
     def start(self, *command: str, log: Path) -> subprocess.Popen[str]:
@@ -286,7 +299,17 @@ class Graph:
     def start_scripted_node(self, log: Path, *ros_args: str) -> subprocess.Popen[str]:
         return self.start(sys.executable, str(SCRIPT), "--ros-args", *ros_args, log=log)
 
+    def started(
+        self, log: Path, name: str, *ros_args: str, loaded: bool = True
+    ) -> tuple[subprocess.Popen[str], Caller]:
+        """A scripted node under its own name, up and with its service there."""
+        process = self.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
+        caller = Caller(self.node(f"{name}_caller"), f"/{name}")
+        assert caller.is_up(process, loaded=loaded), log.read_text()
+        return process, caller
+
     def close(self) -> None:
+        """End the processes, and leave nothing that the next module's graph would see."""
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -298,6 +321,9 @@ class Graph:
                 process.wait()
         self._executor.shutdown()
         self._thread.join(10)
+        # A context that is shut down keeps its participant, publishers and all, as long as it has a node.
+        for node in self._nodes:
+            node.destroy_node()
         rclpy.try_shutdown()
 
 
