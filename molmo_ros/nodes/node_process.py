@@ -38,7 +38,8 @@ def serve_until_signal(
     make_node: Callable[[Sequence[Executor]], EndingNode],
     faults: tuple[type[Exception], ...] = (),
 ) -> int:
-    """Run a node until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work.
+    """Run a node until SIGINT or SIGTERM, which end the process with code 0; returns 2 for a configuration that
+    cannot work.
 
     `threads` names one executor each; `make_node` gets them in that order and adds its nodes. A ParameterError, an
     InvalidTopicNameException or one of `faults` that it raises is a configuration that cannot work, told in one line.
@@ -70,14 +71,14 @@ def serve_until_signal(
         executor.wake()
         executor.shutdown(timeout_sec=EXECUTOR_ENDS_S)
         each.join(EXECUTOR_ENDS_S)
-    if not all_ended or any(each.is_alive() for each in spinning):
-        # A model that loads cannot be interrupted, and Python would wait for it: nothing is left to be saved.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    node.close()
-    rclpy.shutdown()
-    return 0
+    if all_ended and not any(each.is_alive() for each in spinning):
+        node.close()
+        rclpy.shutdown()
+    # Nothing is left to be saved. A model that loads cannot be interrupted, and Python would wait for it; and to take
+    # down its modules costs it more time than all of the above.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def let_replies_out(executor: Executor, timeout_s: float) -> None:

@@ -474,7 +474,7 @@ class PlannerNode(Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
+    """See `serve_until_signal`."""
     return serve_until_signal(
         "planner_node",
         args,

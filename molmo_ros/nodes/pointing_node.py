@@ -371,7 +371,7 @@ def _return_memory() -> None:
 
 
 def main(args: Sequence[str] | None = None, load_pointer: LoadPointer = load_pointer_of) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
+    """See `serve_until_signal`."""
     return serve_until_signal(
         "pointing_node",
         args,

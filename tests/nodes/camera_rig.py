@@ -133,12 +133,7 @@ def _info(width: int, height: int, focal_px: float) -> CameraInfo:
 
 
 def _image(pixels: np.ndarray, encoding: str, padding: int, big_endian: bool) -> Image:
-    if encoding.startswith("bgr"):
-        pixels = pixels[..., ::-1]
-    if encoding.startswith("bayer"):
-        pixels = _mosaic(pixels, encoding.removeprefix("bayer_"))
-    if encoding == "yuv422":
-        pixels = _uyvy(pixels)
+    pixels = encoded(pixels, encoding)
     if big_endian:
         pixels = pixels.astype(pixels.dtype.newbyteorder(">"))
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(pixels.shape[0], -1)
@@ -149,22 +144,24 @@ def _image(pixels: np.ndarray, encoding: str, padding: int, big_endian: bool) ->
     return image
 
 
-def _mosaic(rgb_HW3: np.ndarray, pattern: str) -> np.ndarray:
-    """One channel per pixel, as behind a Bayer filter; `pattern`: "rggb8" is red at the top left."""
-    mosaic = np.empty(rgb_HW3.shape[:2], np.uint8)
-    for place, channel in enumerate(pattern[:4]):
-        cells = np.s_[place // 2 :: 2, place % 2 :: 2]
-        mosaic[cells] = rgb_HW3[(*cells, "rgb".index(channel))]
-    return mosaic
-
-
-def _uyvy(rgb_HW3: np.ndarray) -> np.ndarray:
-    """Two pixels share their colour: U Y V Y (ITU-R BT.601, 16..235)."""
-    to_yuv = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
-    yuv = np.rint(rgb_HW3 @ to_yuv.T + (16, 128, 128)).astype(np.uint8)
-    packed = np.stack([yuv[..., 1], yuv[..., 0]], axis=-1)
-    packed[:, 1::2, 0] = yuv[:, ::2, 2]
-    return packed
+def encoded(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    """HxWx3 uint8 RGB in another order of 8 bits; depth as it is."""
+    if encoding.startswith("bgr"):
+        return pixels[..., ::-1]
+    if encoding.startswith("bayer_"):  # one channel per pixel: "rggb" is red at the top left
+        mosaic = np.empty(pixels.shape[:2], np.uint8)
+        for place, channel in enumerate(encoding.removeprefix("bayer_")[:4]):
+            cells = np.s_[place // 2 :: 2, place % 2 :: 2]
+            mosaic[cells] = pixels[(*cells, "rgb".index(channel))]
+        return mosaic
+    if encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv"):  # ITU-R BT.601, 16..235; two pixels share U and V
+        to_yuv = [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
+        yuv = np.rint(pixels @ np.transpose(to_yuv) / 255 + (16, 128, 128)).astype(np.uint8)
+        chroma = yuv[..., 1].copy()
+        chroma[:, 1::2] = yuv[:, ::2, 2]
+        first_is_y = encoding in ("yuv422_yuy2", "yuyv")
+        return np.stack([yuv[..., 0], chroma] if first_is_y else [chroma, yuv[..., 0]], axis=-1)
+    return pixels
 
 
 def info_message() -> CameraInfo:
