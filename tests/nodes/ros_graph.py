@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import rclpy
@@ -39,6 +41,8 @@ SCRIPT = Path(__file__).with_name("scripted_pointing_node.py")
 CAMERA_POSITION = (0.5, 0.1, 1.0)
 # A process imports a second of Python; on a machine that trains models beside the tests it takes far longer.
 UP_WITHIN_S = 90.0
+_LOCKS: dict[int, IO[str]] = {}
+_LOCKS: dict[int, IO[str]] = {}
 
 
 @dataclass
@@ -224,11 +228,6 @@ class Goal:
         with self._heard:
             return self._heard.wait_for(lambda: any(condition(each) for each in self.feedback), timeout_s)
 
-    def has_reached(self, stage: str) -> bool:
-        """Whether some feedback was of this stage."""
-        with self._heard:
-            return any(each.stage == stage for each in self.feedback)
-
     def cancel(self) -> bool:
         """Whether the server takes the cancel."""
         return bool(PendingReply(self._handle.cancel_goal_async()).get().goals_canceling)
@@ -325,6 +324,46 @@ class Graph:
         for node in self._nodes:
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def own_domain() -> int:
+    """A domain that no other run of tests on this machine has; it is this process's until its end.
+
+    By process id alone two runs may meet, and each sees the other's nodes, which have the same names.
+    """
+    for number in range(100):
+        domain_id = 1 + (os.getpid() + number) % 100
+        if domain_id in _LOCKS:
+            return domain_id
+        lock = (Path(tempfile.gettempdir()) / f"molmo_ros_domain_{domain_id}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _LOCKS[domain_id] = lock
+        return domain_id
+    raise RuntimeError("a hundred runs of tests hold all domains; end some of them")
+
+
+def own_domain() -> int:
+    """A domain that no other run of tests on this machine has; it is this process's until its end.
+
+    By process id alone two runs may meet, and each hears the other's nodes, which have the same names.
+    """
+    for number in range(100):
+        domain_id = 1 + (os.getpid() + number) % 100
+        if domain_id in _LOCKS:
+            return domain_id
+        lock = (Path(tempfile.gettempdir()) / f"molmo_ros_domain_{domain_id}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _LOCKS[domain_id] = lock
+        return domain_id
+    raise RuntimeError("a hundred runs of tests hold all domains; end some of them")
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 15.0) -> bool:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from builtin_interfaces.msg import Duration
 from rclpy.qos import ReliabilityPolicy
 from ros_graph import LATCHED, UP_WITHIN_S, Behaviour, Caller, Camera, Graph, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -60,9 +61,10 @@ def test_a_signal_while_the_model_generates_ends_the_process_within_two_seconds(
 ) -> None:
     """The deaf model does not look whether to stop. The bound is what is promised, not what is usual."""
     log = tmp_path / "log.txt"
-    process, caller = graph.started(log, f"ends_{words[:4]}_{ending.name.lower()}")
-    goal = caller.goal(words)
-    assert wait_until(lambda: goal.has_reached("decode" if words != "deaf" else "vision"))
+    name = f"ends_{words[:4]}_{ending.name.lower()}"
+    process, caller = graph.started(log, name, "-p", "frame_timeout_s:=60.0")
+    goal = caller.goal(words, timeout=Duration(sec=120))
+    assert goal.wait_for_feedback(lambda said: said.stage == ("vision" if words == "deaf" else "decode"), 60.0)
     begin_s = time.monotonic()
     process.send_signal(ending)
     code = process.wait(ENDS_WITHIN_S)
