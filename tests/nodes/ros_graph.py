@@ -42,7 +42,6 @@ CAMERA_POSITION = (0.5, 0.1, 1.0)
 # A process imports a second of Python; on a machine that trains models beside the tests it takes far longer.
 UP_WITHIN_S = 90.0
 _LOCKS: dict[int, IO[str]] = {}
-_LOCKS: dict[int, IO[str]] = {}
 
 
 @dataclass
@@ -324,26 +323,6 @@ class Graph:
         for node in self._nodes:
             node.destroy_node()
         rclpy.try_shutdown()
-
-
-def own_domain() -> int:
-    """A domain that no other run of tests on this machine has; it is this process's until its end.
-
-    By process id alone two runs may meet, and each sees the other's nodes, which have the same names.
-    """
-    for number in range(100):
-        domain_id = 1 + (os.getpid() + number) % 100
-        if domain_id in _LOCKS:
-            return domain_id
-        lock = (Path(tempfile.gettempdir()) / f"molmo_ros_domain_{domain_id}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        _LOCKS[domain_id] = lock
-        return domain_id
-    raise RuntimeError("a hundred runs of tests hold all domains; end some of them")
 
 
 def own_domain() -> int:
