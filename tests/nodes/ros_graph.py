@@ -210,6 +210,7 @@ class Goal:
     def __init__(self, caller: Caller, goal: PointToTarget.Goal) -> None:
         self.feedback: list[PointToTarget.Feedback] = []
         self._heard = threading.Condition()
+        self._node = caller.node
         self._client = ActionClient(caller.node, PointToTarget, f"{caller.name}/point_to_target")
         assert self._client.wait_for_server(UP_WITHIN_S), "no action server"
         self._handle = PendingReply(self._client.send_goal_async(goal, feedback_callback=self._keep)).get()
@@ -234,7 +235,8 @@ class Goal:
     def end(self, timeout_s: float = 20.0) -> tuple[int, PointToTarget.Result]:
         """Status (action_msgs/GoalStatus) and result."""
         reply = self._result.get(timeout_s)
-        self._client.destroy()
+        # On the executor's thread: it may be about to wait for this client, and would end with an error.
+        self._node.executor.create_task(self._client.destroy)
         return reply.status, reply.result
 
 
@@ -286,7 +288,7 @@ class Graph:
     def drop(self, node: Node) -> None:
         self._executor.remove_node(node)
         self._nodes.remove(node)
-        node.destroy_node()
+        PendingReply(self._executor.create_task(node.destroy_node)).get()  # while nothing waits for what it has
 
     def start(self, *command: str, log: Path) -> subprocess.Popen[str]:
         with log.open("w") as out:
