@@ -4,6 +4,7 @@ molmo_ros point picture.png "the red cube"
 molmo_ros point picture.png "the red cube" --depth depth.png --camera camera_info.yaml --json
 molmo_ros collect recorded_bag/ --out sets/mine
 molmo_ros replay recorded_requests/
+molmo_ros calibrate --print-board board.pdf
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
 
+from molmo_ros.calibrate_command import add_calibrate
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth_image import depth_m_from
 from molmo_ros.geometry.frame import Frame
@@ -136,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         "--show", type=float, default=5.0, metavar="S", help="with --publish: seconds for each request (5)"
     )
     replay.set_defaults(run=replay_command)
+    add_calibrate(commands)
     return parser
 
 

@@ -297,8 +297,8 @@ def test_two_robots_answer_each_from_its_own_camera_and_tree_of_frames(graph: Gr
 def test_remote_model_asks_the_endpoint_that_it_is_given(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from chat_server import completion, served
     from ros_graph import HEIGHT, WIDTH, Camera
-    from scripted_endpoint import completion, served
 
     camera = graph.node("remote_camera", namespace="/remote")
     Camera(camera)

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chat_server import ONE_POINT, Server, completion, served
 from PIL import Image
-from scripted_endpoint import Server, completion, served
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.formats import point_format
 from molmo_ros.pointing.remote_pointer import Endpoint, RemotePointer
 
 PICTURE = np.full((100, 200, 3), 90, np.uint8)
-ONE_POINT = ' <point x="61.5" y="40.0" alt="mug">mug</point>'
 
 
 def pointer(server: Server, **settings: Any) -> RemotePointer:

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint on this machine that answers as it is told."""
+"""A chat server on this machine that speaks OpenAI's interface by a script, for tests of what asks it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+ONE_POINT = ' <point x="61.5" y="40.0" alt="mug">mug</point>'
 
 
 def completion(text: str, probability: float | None = None, doubt: float = 0.0) -> dict[str, Any]:
