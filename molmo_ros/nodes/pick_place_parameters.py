@@ -127,6 +127,13 @@ PICK_PLACE_PARAMETERS: tuple[Parameter, ...] = (
         "m",
         (0.0, 0.3),
     ),
+    Parameter(
+        "max_hidden_share",
+        0.10,
+        "Where the arm itself covers more of the picture than this, what is not found is called hidden (BLOCKED), and "
+        "not absent (NOT_FOUND).",
+        range=(0.0, 1.0),
+    ),
     # Places
     Parameter(
         "place_prepositions",
@@ -183,6 +190,7 @@ class PickPlaceParameters:
     finger_depth_m: float
     voxel_size_m: float
     robot_padding_m: float
+    max_hidden_share: float
     place_prepositions: list[str]
     empty_spot_words: list[str]
     reach_min_m: float
@@ -225,6 +233,7 @@ class PickPlaceParameters:
             approach_m=self.approach_m,
             least_width_m=self.least_width_m,
             voxel_m=self.voxel_size_m,
+            most_hidden=self.max_hidden_share,
             reach_m=(self.reach_min_m, self.reach_max_m),
             fingers=fingers,
         )

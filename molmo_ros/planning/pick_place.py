@@ -60,6 +60,8 @@ class PickOptions:
     least_width_m: float = 0.003
     voxel_m: float = 0.015
     reach_m: tuple[float, float] = (0.32, 0.62)
+    # With a larger share of the picture hidden by the arm, what is not found may just not be seen.
+    most_hidden: float = 0.10
     fingers: Fingers = field(default_factory=Fingers)
 
 
@@ -75,8 +77,6 @@ _ABOVE_TABLE_M, _ABOVE_THING_M = 0.004, 0.010
 # When the fingers let go they open by so much more than the thing is wide; beside it is room for one finger.
 _LET_GO_M = 0.03
 _SPOT_MARGIN_M = 0.01
-# With more of the picture hidden by the arm than this, what is not found may just not be seen.
-_MOST_HIDDEN = 0.2
 _HIDDEN_STRIDE = 8
 _IF_HIDDEN = (Code.NOT_FOUND, Code.UNPARSEABLE, Code.LOW_CONFIDENCE, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH)
 
@@ -360,7 +360,7 @@ class PickPlace:
         points = sight.frame.camera.deproject(np.column_stack([u.ravel()[seen], v.ravel()[seen]]), z[seen])
         points = points @ sight.T_base_camera[:3, :3].T + sight.T_base_camera[:3, 3]
         hidden = float(self._robot.on_arm(points).mean())
-        if hidden > _MOST_HIDDEN:
+        if hidden > self._options.most_hidden:
             raise PointingError(
                 Code.BLOCKED,
                 f"the arm itself hides {100 * hidden:.0f} % of the picture; move it out of the camera's view "

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 SEED, CUBE, STAND = 101, "black cube", "blue cube"
 FREE = (0.45, 0.12, 0.0)
 TALL_ENOUGH_M = 0.05
-BEFORE_THE_CAMERA = (0.0, 0.3, 0.0, -1.4, 0.0, 1.7, 0.785)
+BEFORE_THE_CAMERA = (0.0, 0.6, 0.0, -1.6, 0.0, 2.2, 0.785)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_it_is_put_on_what_other_words_name(fresh: Table, caller: TaskCaller) ->
     result = caller.ask(fresh.pixel(CUBE), f"on top of {fresh.pixel(STAND)}").result()
     assert result.outcome.code == Code.OK, (result.outcome, result.notes)
     assert result.place_targets.query.startswith("pixel")
-    assert np.hypot(*(fresh.at(CUBE) - stand)[:2]) < 0.02
+    assert np.hypot(*(fresh.at(CUBE) - stand)[:2]) < 0.03
     assert fresh.at(CUBE)[2] > 0.03
 
 

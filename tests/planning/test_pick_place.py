@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from molmo_ros.outcome import Code, Outcome
+from molmo_ros.planning.motion import Motion
 from molmo_ros.planning.obstacles import Box
 from molmo_ros.planning.pick_place import STAGES, PickOptions, PickPlace, PickReport
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.robot import load_robot
 from molmo_ros.planning.table_view import level_view
+from molmo_ros.planning.task_words import EmptySpot
 from molmo_ros.planning.trajectory import Trajectory
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.sim.cell_arm import CellArm, MountingError
@@ -51,6 +53,7 @@ class Setting:
         self.cell = cell
         self.state = cell.reset(SEED)
         self.arm = CellArm(cell, planning, self.point, (TABLE,), SEED, MOUNTING)
+        self.home = self.arm.joints()
         self.cube = next(thing for thing in self.state.objects if thing.label == "black cube")
         ids = cell.look(segmentation=True).ids
         assert ids is not None
@@ -168,3 +171,54 @@ def test_a_camera_that_is_nowhere_near_where_it_is_said_to_be_is_refused(setting
     T[2, 3] += 0.2
     with pytest.raises(Exception, match="calibrate"):
         level_view(replace(sight, T_base_camera=T))
+
+
+def test_an_empty_spot_is_found_and_used(setting: Setting) -> None:
+    before = setting.cube_at().copy()
+    done = setting.task().run("black cube", EmptySpot())
+    assert done.outcome.ok, done.outcome
+    after = setting.cube_at()
+    assert np.hypot(*(after - before)[:2]) > 0.05
+    others = [thing for thing in setting.state.objects if thing.id != setting.cube.id]
+    assert all(np.hypot(*(after[:2] - o.centre_m[:2])) > o.shape.reach_m + 0.02 for o in others)
+    assert unwanted(setting.cell.physics.touches, str(setting.cube.id)) == []
+
+
+def test_it_is_stood_on_what_other_words_name(setting: Setting) -> None:
+    done = setting.task().run("black cube", "blue cube")
+    assert done.outcome.ok, done.outcome
+    stand = next(thing for thing in setting.state.objects if thing.label == "blue cube")
+    assert np.hypot(*(setting.cube_at()[:2] - stand.centre_m[:2])) < 0.03
+    assert setting.cube_at()[2] > 0.03
+
+
+def test_what_is_taken_away_after_it_was_put_down_is_missed(setting: Setting) -> None:
+    def steal(report: PickReport) -> None:
+        if report.stage == "verify_place":
+            T = np.eye(4)
+            T[:3, 3] = [*setting.cube_at()[:2], -5.0]
+            setting.cell.physics.place(setting.cube.id, T)
+
+    done = setting.task(report=steal).run("black cube", np.array([0.45, 0.12, 0.0]))
+    assert done.outcome.code == Code.EXECUTION_FAILED
+    assert done.stage == "verify_place"
+    assert "nothing new" in done.outcome.message
+
+
+def test_the_wrong_thing_is_set_down_where_it_was_before_the_next_try(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = setting.cube_at().copy()
+    monkeypatch.setattr("molmo_ros.planning.pick_place.still_stands", lambda *_: True)
+    done = setting.task().run("black cube")
+    assert done.outcome.code == Code.GRASP_FAILED
+    assert done.tries == 2
+    np.testing.assert_allclose(setting.cube_at(), before, atol=0.01)
+    assert np.abs(setting.arm.joints() - setting.home).max() < 0.02
+
+
+def test_an_arm_before_the_camera_is_said_to_be_in_the_way(setting: Setting) -> None:
+    setting.arm.move(Motion(posture=np.array([0.0, 0.6, 0.0, -1.6, 0.0, 2.2, 0.785])))
+    done = setting.task().run("pink elephant")
+    assert done.outcome.code == Code.BLOCKED, done.outcome
+    assert "arm itself hides" in done.outcome.message
