@@ -71,7 +71,9 @@ class GraphRobot:
             node, GripperCommand, settings.gripper_action, "the gripper's controller", Code.EXECUTION_FAILED
         )
         self._beat_s = 0.0
-        node.create_subscription(Empty, settings.planner_heartbeat_topic, self._on_heartbeat, 1)
+        node.create_subscription(
+            Empty, settings.planner_heartbeat_topic, lambda _: self._hear_planner(), 1
+        )
         self._stop: Callable[[], str] = lambda: ""
         self._camera = settings.camera
         #: What the pointing node answered in this task, by the words.
@@ -226,13 +228,18 @@ class GraphRobot:
         goal = goal_of(
             motion, now, self._scene.limits.names, self._settings.speed_scale, plan_only=plan_only
         )
-        self._beat_s = time.monotonic()
-        result = self._planner.call(goal, self._stop, timeout_s=_MOTION_S, lost=self._planner_is_silent)
+        result = self._planner.call(
+            goal,
+            self._stop,
+            timeout_s=_MOTION_S,
+            on_accepted=self._hear_planner,
+            lost=self._planner_is_silent,
+        )
         outcome = Outcome(Code(result.outcome.code), result.outcome.message)
         if not outcome.ok:
             raise PointingError(outcome.code, outcome.message)
 
-    def _on_heartbeat(self, _: Empty) -> None:
+    def _hear_planner(self) -> None:
         self._beat_s = time.monotonic()
 
     def _planner_is_silent(self) -> str:

@@ -42,7 +42,7 @@ PICK_PLACE_PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "planner_silence_s",
-        2.0,
+        5.0,
         "A planner that is silent for this long in the middle of a goal has died (PLANNER_UNAVAILABLE).",
         "s",
         (0.1, 60.0),

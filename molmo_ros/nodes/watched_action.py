@@ -34,16 +34,19 @@ class WatchedAction:
         stop: Callable[[], str],
         *,
         timeout_s: float,
+        on_accepted: Callable[[], None] = lambda: None,
         lost: Callable[[], str] = lambda: "",
         can_cancel: bool = True,
     ) -> Any:
         """The result. When `stop` gives a reason the goal is cancelled, and its result, which says how that went, is
         waited for; one that cannot be cancelled is waited for to its end.
 
-        `lost` says why no answer will come any more, or "". Raises PointingError: the outcome `absent` when there is
-        no server or it is lost, CANCELLED before the goal was taken, TIMEOUT.
+        `on_accepted` is called when the goal was taken; from then on `lost` says why no answer will come any more, or
+        "". Raises PointingError: the outcome `absent` when there is no server or it is lost, CANCELLED before the goal
+        was taken, TIMEOUT.
         """
         handle = self._accepted(goal, stop)
+        on_accepted()
         result: Future[Any] = handle.get_result_async()
         ended = threading.Event()
         result.add_done_callback(lambda _: ended.set())

@@ -15,7 +15,7 @@ from molmo_ros.planning.table_view import LOWEST_THING_M, TableView
 _CELL_M = 0.01
 #: The part of the base frame that is searched: x and y, lowest and highest.
 _LOW_M, _HIGH_M = np.array([-0.2, -0.9]), np.array([1.0, 0.9])
-# A cell is bare table when it has so many points, of which at most such a share stands up.
+# A cell is bare table when it and its eight neighbours have so many points, of which at most such a share stands up.
 _FEWEST_POINTS = 3
 _STANDING_SHARE = 0.1
 # Room beyond this much more than needed is no better.
@@ -67,9 +67,16 @@ def _bare_table(view: TableView) -> np.ndarray:
     inside = np.all((cells >= 0) & (cells < shape), axis=1)
     flat = cells[inside] @ [shape[1], 1]
     high = np.abs(points[inside, 2] - view.table_z_m) > LOWEST_THING_M
-    seen = np.bincount(flat, minlength=int(shape.prod()))
-    standing = np.bincount(flat, weights=high, minlength=int(shape.prod()))
-    bare: np.ndarray = ((seen >= _FEWEST_POINTS) & (standing <= _STANDING_SHARE * seen)).reshape(shape)
+    seen, standing = (
+        cv2.boxFilter(
+            np.bincount(flat, weights, int(shape.prod())).reshape(shape),
+            *(-1, (3, 3)),
+            normalize=False,
+            borderType=cv2.BORDER_CONSTANT,
+        )
+        for weights in (np.ones(len(flat)), high.astype(float))
+    )
+    bare: np.ndarray = (seen >= _FEWEST_POINTS) & (standing <= _STANDING_SHARE * seen)
     return bare
 
 

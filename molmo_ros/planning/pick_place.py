@@ -76,7 +76,7 @@ _MOVED_M = 0.03
 _ABOVE_TABLE_M, _ABOVE_THING_M = 0.004, 0.010
 # When the fingers let go they open by so much more than the thing is wide; beside it is room for one finger.
 _LET_GO_M = 0.03
-_SPOT_MARGIN_M = 0.01
+_SPOT_MARGIN_M = 0.02
 _HIDDEN_STRIDE = 8
 _IF_HIDDEN = (Code.NOT_FOUND, Code.UNPARSEABLE, Code.LOW_CONFIDENCE, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH)
 

@@ -153,7 +153,8 @@ class Task:
     def reaches(self, stage: str, timeout_s: float = 90.0) -> bool:
         with self._changed:
             self._changed.wait_for(lambda: stage in self.stages or self._result is not None, timeout_s)
-            return stage in self.stages
+            assert stage in self.stages, (self.stages, self._result)
+            return True
 
     def cancel(self) -> None:
         self._handle.cancel_goal_async()
@@ -174,7 +175,11 @@ class TaskCaller:
         )
         self.pointing = graph.start_scripted_node(folder / "pointing.log")
         self.planner = self.start_planner()
-        self.task = self._start("pick_place_node", "wrist_camera:=wrist_camera", "frame_timeout_s:=20.0")
+        self.task = self._start(
+            "pick_place_node",
+            *["wrist_camera:=wrist_camera", "frame_timeout_s:=20.0", "tf_timeout_s:=5.0"],
+            *["max_state_age_s:=5.0", "max_frame_age_s:=5.0", "planner_silence_s:=8.0"],
+        )
         self.node = graph.node("task_caller")
         self._client = ActionClient(self.node, PickPlace, "/pick_place_node/pick_place")
         self._moves = ActionClient(self.node, MoveToGoal, "/planner_node/move_to_goal")
@@ -189,7 +194,7 @@ class TaskCaller:
         return self._start(
             "planner_node",
             *["execute:=true", "speed_scale:=0.9", "approach_speed_m_s:=0.2"],
-            *["settle_timeout_s:=40.0", "max_goal_age_s:=20.0", "max_state_age_s:=2.0"],
+            *["settle_timeout_s:=40.0", "max_goal_age_s:=20.0", "max_state_age_s:=5.0"],
             f"obstacles_file:={self._folder / 'table.yaml'}",
         )
 
