@@ -16,7 +16,7 @@ from molmo_ros_interfaces.action import PickPlace
 from molmo_ros_interfaces.srv import PointTo
 
 #: Scene (a simulator seed), what is picked, and where it goes.
-SCENE, PICK, PLACE = 3, "the yellow cube", "on an empty spot"
+SCENE, PICK, PLACE = 3, "the yellow cube", "in the red bowl"
 HELP = (
     'Words point: the blue mug. "pick the red cube and place it in the bowl" (or "on an empty spot") moves the arm. '
     '"scene 12" shows another table, "end" or Ctrl-C ends.'

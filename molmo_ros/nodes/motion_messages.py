@@ -25,7 +25,7 @@ def goal_of(
         goals=[PoseStamped(header=header, pose=pose_from_matrix(T)) for T in motion.goals],
         approach_offset=motion.approach_m,
         retreat_offset=motion.retreat_m,
-        straight=motion.straight,
+        back=motion.back,
         one_way_round=not motion.half_turns,
         gripper_opening=motion.opening_m or 0.0,
         plan_only=plan_only,

@@ -57,7 +57,7 @@ class MotionReader:
             posture=posture_of(request.posture, self._scene.limits.names),
             approach_m=request.approach_offset,
             retreat_m=request.retreat_offset,
-            straight=request.straight,
+            back=request.back,
             opening_m=opening_m or None,
             held=held_of(request.held_size, request.held_centre),
             half_turns=not request.one_way_round,

@@ -46,6 +46,7 @@ from molmo_ros.planning.obstacles import ObstacleError, Voxels, load_boxes
 from molmo_ros.planning.reach import ReachOptions, ReachPlan
 from molmo_ros.planning.roboplan_scene import RoboplanScene, SearchCaps
 from molmo_ros.planning.robot import RobotError, load_robot
+from molmo_ros.planning.trajectory import Trajectory
 from molmo_ros_interfaces.action import MoveToGoal
 from molmo_ros_interfaces.msg import Outcome as OutcomeMessage
 from molmo_ros_interfaces.srv import Confirm
@@ -86,6 +87,8 @@ class PlannerNode(Node):
         self._arm = self._arm_command() if settings.execute else None
         self._reader = MotionReader(self, settings, self._scene)
 
+        #: The last approach that was made, while the arm has not been moved since.
+        self._way_in: Trajectory | None = None
         self._jobs: queue.Queue[MotionJob | None] = queue.Queue()
         self._current: MotionJob | None = None
         self._claim = threading.Lock()
@@ -296,7 +299,13 @@ class PlannerNode(Node):
         motion = replace(motion, around=self._around(job, motion, joints))
         job.report("plan", 0.0)
         return plan_motion(
-            self._scene, self._boxes, joints, motion, options, cancelled=lambda: bool(why_stop())
+            self._scene,
+            self._boxes,
+            joints,
+            motion,
+            options,
+            way_in=self._way_in,
+            cancelled=lambda: bool(why_stop()),
         )
 
     def _speed_scale(self, asked: float) -> float:
@@ -364,6 +373,7 @@ class PlannerNode(Node):
 
     def _execute(self, job: MotionJob, plan: ReachPlan) -> None:
         assert self._arm is not None
+        self._way_in = None
         for stage, part in plan.parts():
             joints, _ = self._state.joints(self._scene.limits.names)
             off = np.abs(joints - part.positions[0])
@@ -382,6 +392,8 @@ class PlannerNode(Node):
             if not outcome.ok:
                 raise PointingError(outcome.code, outcome.message)
         self._check_arrival(plan.parts()[-1][1].positions[-1])
+        if plan.retreat is None:
+            self._way_in = plan.approach
 
     def _check_arrival(self, wanted: np.ndarray) -> None:
         """The controller says it is there; do the joints say so too?"""

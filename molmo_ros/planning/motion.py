@@ -10,8 +10,9 @@ import numpy as np
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.planning.obstacles import Box, Voxels
-from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_joints, plan_line, plan_reach
+from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_back, plan_joints, plan_reach
 from molmo_ros.planning.roboplan_scene import RoboplanScene
+from molmo_ros.planning.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,19 +27,19 @@ class HeldBox:
 class Motion:
     """Where the arm is to go, and what is to be known on the way.
 
-    Either `goals` (4x4, base frame; z = approach, x = closing; best first), or a `posture` of all joints (D,).
-    `approach_m`, `retreat_m`: straight parts before and after a goal. `straight`: all the way in a straight line,
-    to one goal, and it may begin in contact, as a lift does. `opening_m`: how far the fingers stand apart, None = as
-    they are now. `around`: cells filled by what stands about, besides what the planner knows by itself.
-    `half_turns`: a symmetric gripper may come turned by half a turn. `attempts`: postures tried, 0 = the planner's
-    own number.
+    `goals` (4x4, base frame; z = approach, x = closing; best first), or instead a `posture` of all joints (D,).
+    `approach_m`, `retreat_m`: straight parts before and after a goal. `back`, instead of both: along the last approach,
+    at whose end the arm still stands, the other way; it may begin in contact, as a lift does. `opening_m`: how far the
+    fingers stand apart, None = as they are now. `around`: cells filled by what stands about, besides what the planner
+    knows by itself. `half_turns`: a symmetric gripper may come turned by half a turn. `attempts`: postures tried, 0 =
+    the planner's own number.
     """
 
     goals: tuple[np.ndarray, ...] = ()
     posture: np.ndarray | None = None
     approach_m: float = 0.0
     retreat_m: float = 0.0
-    straight: bool = False
+    back: bool = False
     opening_m: float | None = None
     held: HeldBox | None = None
     around: Voxels | None = None
@@ -62,16 +63,15 @@ def plan_motion(
     motion: Motion,
     options: ReachOptions,
     *,
+    way_in: Trajectory | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ReachPlan:
-    """A checked plan among `boxes` and what the motion says is around. Speeds, budget and seed are those of
-    `options`. Raises PointingError as `plan_reach` does, INVALID_REQUEST for a motion that asks for two things."""
-    if (motion.posture is None) == (len(motion.goals) == 0):
-        raise PointingError(Code.INVALID_REQUEST, "a motion takes goals or a posture: one of the two")
-    if motion.straight and (len(motion.goals) != 1 or motion.approach_m or motion.retreat_m):
-        raise PointingError(
-            Code.INVALID_REQUEST, "a straight motion takes one goal, without approach and retreat"
-        )
+    """A checked plan among `boxes` and what the motion says is around. Speeds, budget and seed are those of `options`;
+    `way_in` is the last approach that was made, if nothing moved since.
+
+    Raises PointingError as `plan_reach` does, INVALID_REQUEST for a motion that does not ask for one thing."""
+    if [motion.posture is not None, len(motion.goals) > 0, motion.back].count(True) != 1:
+        raise PointingError(Code.INVALID_REQUEST, "a motion takes goals, or a posture, or back: one of the three")
     began_s = time.monotonic()
     if motion.opening_m is not None:
         scene.set_opening(motion.opening_m)
@@ -87,9 +87,8 @@ def plan_motion(
     )
     if motion.posture is not None:
         move = plan_joints(scene, start, motion.posture, options)
-    elif motion.straight:
-        scene.set_seed(options.seed)
-        move = plan_line(scene, start, motion.goals[0], options, may_touch_at_start=True)
+    elif motion.back:
+        move = plan_back(scene, start, way_in)
     else:
         return plan_reach(scene, start, motion.goals, options, cancelled=cancelled)
     return ReachPlan(move, None, None, 0, 1, time.monotonic() - began_s)

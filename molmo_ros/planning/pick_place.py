@@ -111,7 +111,7 @@ class PickPlace:
         self._robot, self._options = robot, options
         self._report, self._stop = report, stop
         self._around: Voxels | None = None
-        # While the hand is down among the things, it leaves straight up.
+        # While the hand is down among the things, it leaves the way that it came.
         self._is_low = False
 
     def run(
@@ -218,8 +218,8 @@ class PickPlace:
         raise failure
 
     def _lift(self, done: PickReport) -> None:
-        """Back the way that the hand came, which is known to be free."""
-        self._straight_up(done.width_m)
+        """Up, and see whether the fingers still hold something."""
+        self._back(done.width_m)
         held_m = self._robot.grip(0.0)
         if held_m < self._options.least_width_m:
             done.width_m = held_m
@@ -415,10 +415,9 @@ class PickPlace:
         self._obey()
         self._robot.move(motion)
 
-    def _straight_up(self, opening_m: float) -> None:
-        up = self._robot.tool()
-        up[2, 3] += self._options.approach_m
-        self._move(Motion((up,), straight=True, opening_m=opening_m, around=self._around))
+    def _back(self, opening_m: float) -> None:
+        """Up, the way that the hand came down."""
+        self._move(Motion(back=True, opening_m=opening_m, around=self._around))
         self._is_low = False
 
     def _let_go(self, done: PickReport) -> None:
@@ -428,7 +427,13 @@ class PickPlace:
             opening_m = done.width_m
         elif done.stage == "verify" and done.grasp is not None:
             self._is_low = True
-            down = Motion((done.grasp,), straight=True, opening_m=done.width_m, around=self._around)
+            down = Motion(
+                (done.grasp,),
+                approach_m=self._options.approach_m,
+                opening_m=done.width_m,
+                around=self._around,
+                half_turns=False,
+            )
             self._move(down)
             opening_m = self._released(done)
         self._withdraw(opening_m)
@@ -438,9 +443,9 @@ class PickPlace:
         return self._robot.grip(min(done.width_m + _LET_GO_M, self._options.fingers.max_opening_m))
 
     def _withdraw(self, opening_m: float) -> None:
-        """With empty fingers so far apart: straight up if the hand is low, and back to where the arm was at first."""
+        """With empty fingers so far apart: up if the hand is low, and back to where the arm was at first."""
         if self._is_low:
-            self._straight_up(opening_m)
+            self._back(opening_m)
         open_m = self._options.fingers.max_opening_m
         self._robot.grip(open_m)
         self._move(Motion(posture=self._home, opening_m=open_m, around=self._around))

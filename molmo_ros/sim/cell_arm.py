@@ -70,6 +70,7 @@ class CellArm:
         self._pointing, self._boxes = pointing, boxes
         self._planning = ReachOptions(speed_scale=0.7, approach_speed_m_s=0.12, seed=seed % 1000)
         self._opening_m = scene.robot.gripper.max_opening_m if scene.robot.gripper else 0.0
+        self._way_in: Trajectory | None = None
         self._rng = np.random.default_rng([seed, 77])
         mounting = mounting or MountingError()
         self._T_true_said = {name: mounting.drawn(self._rng) for name in (FAR, NEAR)}
@@ -101,10 +102,13 @@ class CellArm:
         self._planned(motion)
 
     def move(self, motion: Motion) -> None:
-        for _, part in self._planned(motion).parts():
+        plan = self._planned(motion)
+        self._way_in = None
+        for _, part in plan.parts():
             outcome = self.follow(part)
             if not outcome.ok:
                 raise PointingError(outcome.code, outcome.message)
+        self._way_in = plan.approach
 
     def follow(self, trajectory: Trajectory) -> Outcome:
         """Along a trajectory to its end."""
@@ -120,4 +124,6 @@ class CellArm:
 
     def _planned(self, motion: Motion) -> ReachPlan:
         self._scene.set_opening(self._opening_m)  # unless the motion says otherwise
-        return plan_motion(self._scene, self._boxes, self.joints(), motion, self._planning)
+        return plan_motion(
+            self._scene, self._boxes, self.joints(), motion, self._planning, way_in=self._way_in
+        )
