@@ -1,67 +1,91 @@
-"""A node as a process that moves something: it ends only after what moves has come to rest.
-
-The signals are taken here and nowhere else, so that a motion is braked and its goal answered before the ROS context
-goes away.
-"""
+"""The process that a node lives in: its executors spin, a signal ends it, and open requests are answered first."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import rclpy
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
+from molmo_ros.nodes.parameter_table import ParameterError
 
-class EndableNode(Protocol):
-    """A node that is added to its executor already, and has threads of its own."""
+# How long an executor that was told to end may still be in a callback.
+EXECUTOR_ENDS_S = 0.3
 
-    def shut_down(self) -> None:
-        """Stop what moves, answer open goals, end the threads; the executor still spins."""
+
+class EndingNode(Protocol):
+    """What a node must be able to do to end well."""
+
+    def shut_down(self) -> bool:
+        """Answer whoever waits and end the node's own threads, with the executors still spinning; whether all ended."""
 
     def close(self) -> None:
-        """Destroy the node; nothing may spin it any more."""
+        """Destroy the node; nothing spins it any more."""
 
 
-def run_node(
+def serve_until_signal(
     name: str,
-    make: Callable[[Executor], EndableNode],
-    refusals: tuple[type[Exception], ...],
-    args: Sequence[str] | None = None,
+    args: Sequence[str] | None,
+    threads: Sequence[str],
+    make_node: Callable[[Sequence[Executor]], EndingNode],
+    faults: tuple[type[Exception], ...] = (),
 ) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 when `make` raised one of `refusals`: a configuration that
-    cannot work."""
+    """Run a node until SIGINT or SIGTERM, which end the process with code 0; returns 2 for a configuration that
+    cannot work.
+
+    `threads` names one executor each; `make_node` gets them in that order and adds its nodes. A ParameterError, an
+    InvalidTopicNameException or one of `faults` that it raises is a configuration that cannot work, told in one line.
+    """
+    # The signals are taken here and nowhere else: requests are answered before the context goes away.
     ending = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
+    executors = [SingleThreadedExecutor() for _ in threads]
     try:
-        node = make(executor)
-    except refusals as error:
+        node = make_node(executors)
+    except (ParameterError, InvalidTopicNameException, *faults) as error:
         get_logger(name).fatal(" ".join(str(error).split()))
         rclpy.shutdown()
         return 2
     ended = threading.Event()
-    spinning = threading.Thread(target=_spin, args=(name, executor, ended), name="executor", daemon=True)
-    spinning.start()
+    spinning = [
+        threading.Thread(target=_spin, args=(name, executor, ended), name=thread, daemon=True)
+        for executor, thread in zip(executors, threads, strict=True)
+    ]
+    for each in spinning:
+        each.start()
 
     signal.sigwait(ending)
 
-    node.shut_down()
-    replied = threading.Event()
-    executor.create_task(replied.set)  # runs after the answers, which are queued before it
-    replied.wait(1.0)
+    all_ended = node.shut_down()
     ended.set()
-    executor.wake()
-    executor.shutdown(timeout_sec=1.0)
-    spinning.join(1.0)
-    node.close()
-    rclpy.shutdown()
-    return 0
+    for executor, each in zip(executors, spinning, strict=True):
+        executor.wake()
+        executor.shutdown(timeout_sec=EXECUTOR_ENDS_S)
+        each.join(EXECUTOR_ENDS_S)
+    if all_ended and not any(each.is_alive() for each in spinning):
+        node.close()
+        rclpy.shutdown()
+    # Nothing is left to be saved. A model that loads cannot be interrupted, and Python would wait for it; and to take
+    # down its modules costs it more time than all of the above.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def let_replies_out(executor: Executor, timeout_s: float) -> None:
+    """Wait until an executor has sent what was handed to it before."""
+    sent = threading.Event()
+    executor.create_task(sent.set)  # runs after the answers, which are queued before it
+    sent.wait(timeout_s)
 
 
 def _spin(name: str, executor: Executor, ended: threading.Event) -> None:

@@ -18,15 +18,13 @@ from geometry_msgs.msg import Point, PointStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.task import Future
 
 from molmo_ros.nodes.graph_robot import GraphRobot
 from molmo_ros.nodes.messages import NANOSECONDS, duration, outcome_message, stamped_header
-from molmo_ros.nodes.node_process import run_node
-from molmo_ros.nodes.parameter_table import ParameterError
+from molmo_ros.nodes.node_process import let_replies_out, serve_until_signal
 from molmo_ros.nodes.pick_place_parameters import PickPlaceParameters
 from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros.planning.pick_place import PickPlace, PickReport
@@ -198,11 +196,13 @@ class PickPlaceNode(Node):
 
     # ------------------------------------------------------------ the end
 
-    def shut_down(self, patience_s: float = 10.0) -> None:
-        """Stop what moves, answer the open goal with CANCELLED, and end the worker."""
+    def shut_down(self, patience_s: float = 10.0) -> bool:
+        """Stop what moves, answer the open goal with CANCELLED, and end the worker; False when it is stuck."""
         self._ending.set()
         self._tasks.put(None)
         self._thread.join(patience_s)
+        let_replies_out(self._executor_of_calls, 1.0)
+        return not self._thread.is_alive()
 
     def close(self) -> None:
         """Destroy the node; nothing may spin it any more."""
@@ -212,9 +212,14 @@ class PickPlaceNode(Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
-    refusals = (ParameterError, RobotError, InvalidTopicNameException)
-    return run_node("pick_place_node", PickPlaceNode, refusals, args)
+    """See `serve_until_signal`."""
+    return serve_until_signal(
+        "pick_place_node",
+        args,
+        ("executor",),
+        lambda executors: PickPlaceNode(executors[0]),
+        (RobotError,),
+    )
 
 
 if __name__ == "__main__":

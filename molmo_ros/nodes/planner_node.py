@@ -20,7 +20,6 @@ from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -36,8 +35,7 @@ from molmo_ros.nodes.depth_obstacles import DepthSource, obstacles_seen
 from molmo_ros.nodes.messages import duration, outcome_message
 from molmo_ros.nodes.motion_job import MotionJob
 from molmo_ros.nodes.motion_reading import MotionReader
-from molmo_ros.nodes.node_process import run_node
-from molmo_ros.nodes.parameter_table import ParameterError
+from molmo_ros.nodes.node_process import let_replies_out, serve_until_signal
 from molmo_ros.nodes.planner_parameters import PlannerParameters
 from molmo_ros.nodes.trajectory_messages import trajectory_message
 from molmo_ros.outcome import Code, Outcome, PointingError
@@ -426,12 +424,14 @@ class PlannerNode(Node):
 
     # ------------------------------------------------------------ the end
 
-    def shut_down(self, patience_s: float = 5.0) -> None:
-        """Brake what moves, answer the open goal with CANCELLED, and end the threads."""
+    def shut_down(self, patience_s: float = 5.0) -> bool:
+        """Brake what moves, answer the open goal with CANCELLED, and end the threads; False when one is stuck."""
         self._ending.set()
         self._jobs.put(None)
         for thread in self._threads:
             thread.join(patience_s)
+        let_replies_out(self._executor_of_calls, 1.0)
+        return not any(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
         """Destroy the node; nothing may spin it any more."""
@@ -440,9 +440,14 @@ class PlannerNode(Node):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
-    refusals = (ParameterError, RobotError, ObstacleError, InvalidTopicNameException)
-    return run_node("planner_node", PlannerNode, refusals, args)
+    """See `serve_until_signal`."""
+    return serve_until_signal(
+        "planner_node",
+        args,
+        ("executor",),
+        lambda executors: PlannerNode(executors[0]),
+        (RobotError, ObstacleError),
+    )
 
 
 if __name__ == "__main__":

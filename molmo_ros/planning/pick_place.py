@@ -78,6 +78,11 @@ _ABOVE_TABLE_M, _ABOVE_THING_M = 0.004, 0.010
 _LET_GO_M = 0.03
 _SPOT_MARGIN_M = 0.02
 _HIDDEN_STRIDE = 8
+# After these the arm may still be moved away: nothing is wrong with it.
+_NOT_THE_ARM = (
+    *(Code.NO_FRAME, Code.STALE_FRAME, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH, Code.TF_UNAVAILABLE, Code.TOO_WIDE),
+    *(Code.UNREACHABLE, Code.BLOCKED, Code.PLANNING_FAILED),
+)
 _IF_HIDDEN = (Code.NOT_FOUND, Code.UNPARSEABLE, Code.LOW_CONFIDENCE, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH)
 
 
@@ -139,11 +144,11 @@ class PickPlace:
                 before, thing = self._pick(words, dry_run, done)
                 break
             except PointingError as error:
-                if error.outcome.code != Code.GRASP_FAILED:
-                    raise
                 done.notes.append(f"try {done.tries}: {error.outcome.message}")
-                self._let_go(done)
-                if done.tries >= self._options.tries:
+                failed_grasp = error.outcome.code == Code.GRASP_FAILED
+                if failed_grasp or (done.stage in ("look", "plan") and error.outcome.code in _NOT_THE_ARM):
+                    self._let_go(done)
+                if not failed_grasp or done.tries >= self._options.tries:
                     raise
         if not dry_run and place is not None:
             self._place(place, before, thing, done)

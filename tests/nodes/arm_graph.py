@@ -178,7 +178,13 @@ class PlannerCaller:
 
     def move(self, *poses: PoseStamped, **fields: Any) -> Motion:
         fields = {"approach_offset": 0.05, **fields}
-        return Motion(self._client, MoveToGoal.Goal(goals=list(poses or (self.pose(),)), **fields))
+        return self.request(MoveToGoal.Goal(goals=list(poses or (self.pose(),)), **fields))
+
+    def request(self, goal: MoveToGoal.Goal) -> Motion:
+        return Motion(self._client, goal)
+
+    def has_action(self, timeout_s: float) -> bool:
+        return bool(self._client.wait_for_server(timeout_s))
 
     def call(self, word: str) -> Trigger.Response:
         return self._answer(self._services[word].call_async(Trigger.Request()))

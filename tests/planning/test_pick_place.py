@@ -217,6 +217,16 @@ def test_the_wrong_thing_is_set_down_where_it_was_before_the_next_try(
     assert np.abs(setting.arm.joints() - setting.home).max() < 0.02
 
 
+def test_a_thing_that_cannot_be_taken_is_left_and_the_arm_goes_home(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("molmo_ros.planning.pick_place.top_grasps", lambda *_: ())
+    done = setting.task().run("black cube")
+    assert done.outcome.code == Code.TOO_WIDE
+    assert done.stage == "plan"
+    np.testing.assert_allclose(setting.arm.joints(), setting.home, atol=0.02)
+
+
 def test_an_arm_before_the_camera_is_said_to_be_in_the_way(setting: Setting) -> None:
     setting.arm.move(Motion(posture=np.array([0.0, 0.6, 0.0, -1.6, 0.0, 2.2, 0.785])))
     done = setting.task().run("pink elephant")
