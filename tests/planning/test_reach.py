@@ -230,6 +230,13 @@ def test_a_motion_to_a_posture_is_checked(fr3: RoboplanScene, ready: np.ndarray)
         plan_joints(fr3, ready, ready + [9, 0, 0, 0, 0, 0, 0])
 
 
+@pytest.mark.parametrize("off_rad", [0.0, 1e-5, 5e-4, 2e-3])
+def test_an_arm_that_is_there_already_has_a_plan(fr3: RoboplanScene, ready: np.ndarray, off_rad: float) -> None:
+    motion = plan_joints(fr3, ready, ready + off_rad, ReachOptions(speed_scale=0.5))
+    np.testing.assert_allclose(motion.positions[[0, -1]], [ready, ready + off_rad], atol=1e-6)
+    assert limit_violation(motion, fr3.limits) == ""
+
+
 def test_the_way_back_is_the_way_in_and_is_checked_anew(fr3: RoboplanScene, ready: np.ndarray) -> None:
     fr3.set_obstacles([TABLE])
     way_in = plan_reach(fr3, ready, [top_down(0.5, 0.1, 0.03)]).approach
