@@ -57,8 +57,8 @@ def told_task(
 
     result = client.pick_place(pick, place, on_stage, alive=alive)
     stages = " > ".join(f"{stage} {at_s:.1f} s" for stage, at_s in told.items())
-    console.print(f"pick {pick}, place {place or '(hold it)'}: {stages}", highlight=False)
-    console.print(f"pick and place: {outcome_line(result)}", highlight=False)
+    console.print(f"pick {pick}, place {place or '(hold it)'}: {stages}", highlight=False, soft_wrap=True)
+    console.print(f"pick and place: {outcome_line(result)}", highlight=False, soft_wrap=True)
     return result
 
 
