@@ -65,8 +65,8 @@ def test_the_demo_answers_every_call_moves_a_thing_films_it_and_leaves_nothing_b
     stages = next(line for line in output.splitlines() if line.startswith("pick the"))
     assert all(stage in stages for stage in ("point", "approach", "lift", "verify", "place", "verify_place"))
     with Image.open(film) as moving:
-        assert moving.n_frames >= 20
         frames = [np.asarray(frame.convert("L"), int) for frame in ImageSequence.Iterator(moving)]
+    assert len(frames) >= 20
     changed = [(np.abs(later - before) > 25).mean() for before, later in pairwise(frames)]
     assert sum(share > 0.002 for share in changed) >= 10, "the film shows nothing that moves"
     assert film.stat().st_size < 8_000_000

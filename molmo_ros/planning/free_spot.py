@@ -15,7 +15,8 @@ from molmo_ros.planning.table_view import LOWEST_THING_M, TableView
 _CELL_M = 0.01
 #: The part of the base frame that is searched: x and y, lowest and highest.
 _LOW_M, _HIGH_M = np.array([-0.2, -0.9]), np.array([1.0, 0.9])
-# A cell is bare table when it and its eight neighbours have so many points, of which at most such a share stands up.
+# A cell is bare table when it and its eight neighbours show so many points of it, and what stands up there is at most
+# such a share, or one stray point.
 _FEWEST_POINTS = 3
 _STANDING_SHARE = 0.1
 # Room beyond this much more than needed is no better.
@@ -76,7 +77,8 @@ def _bare_table(view: TableView) -> np.ndarray:
         )
         for weights in (np.ones(len(flat)), high.astype(float))
     )
-    bare: np.ndarray = (seen >= _FEWEST_POINTS) & (standing <= _STANDING_SHARE * seen)
+    stray = np.maximum(_STANDING_SHARE * seen, 1.0)
+    bare: np.ndarray = (seen - standing >= _FEWEST_POINTS) & (standing <= stray)
     return bare
 
 
