@@ -15,7 +15,7 @@ from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.trajectory import Trajectory
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class HeldBox:
     """What the hand carries: a box with edges along the goal's axes, its middle in the goal's frame (metres)."""
 
