@@ -3,6 +3,7 @@
 molmo_ros point picture.png "the red cube"
 molmo_ros point picture.png "the red cube" --depth depth.png --camera camera_info.yaml --json
 molmo_ros collect recorded_bag/ --out sets/mine
+molmo_ros calibrate --print-board board.pdf
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
 
+from molmo_ros.calibrate_command import add_calibrate
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth_image import depth_m_from
 from molmo_ros.geometry.frame import Frame
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of a bag: take answers that nobody looked at as right, too; be sure that they are",
     )
     collect.set_defaults(run=collect_command)
+    add_calibrate(commands)
     return parser
 
 

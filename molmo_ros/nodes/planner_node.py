@@ -25,7 +25,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from rclpy.time import Time
-from std_msgs.msg import Empty
+from std_msgs.msg import Empty, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -95,6 +95,7 @@ class PlannerNode(Node):
 
         self._shown = self.create_publisher(JointTrajectory, "~/planned_trajectory", LATCHED_QOS)
         self._outcomes = self.create_publisher(OutcomeMessage, "~/outcome", GOAL_QOS)
+        self._awaiting = self.create_publisher(String, "~/awaiting_confirm", LATCHED_QOS)
         self._heartbeat = self.create_publisher(Empty, "~/heartbeat", 1)
         self.create_subscription(PoseStamped, "goal_pose", self._on_goal_pose, GOAL_QOS)
         self.create_subscription(PoseArray, "goal_poses", self._on_goal_poses, GOAL_QOS)
@@ -212,12 +213,13 @@ class PlannerNode(Node):
 
     def _on_confirm(self, request: Confirm.Request, response: Confirm.Response) -> Confirm.Response:
         job = self._current
-        if job is None or job.goal_id != request.goal_id or not self._settings.confirm:
-            waiting = f"goal {job.goal_id} is at work" if job else "no goal is at work"
+        if job is None or job.goal_id != request.goal_id or not job.waits:
+            waiting = f"goal {job.goal_id} {'waits' if job.waits else 'is at work'}" if job else "no goal is at work"
             response.outcome = outcome_message(
                 Outcome(Code.INVALID_REQUEST, f"no goal {request.goal_id!r} waits for a word; {waiting}")
             )
             return response
+        job.waits = False  # one word is enough
         job.accepted = request.accept
         job.confirmed.set()
         response.outcome = outcome_message(Outcome())
@@ -272,7 +274,13 @@ class PlannerNode(Node):
         if request.plan_only:
             return
         if self._settings.confirm:
-            self._wait_for_confirmation(job)
+            job.waits = True
+            self._awaiting.publish(String(data=job.goal_id))
+            try:
+                self._wait_for_confirmation(job)
+            finally:
+                job.waits = False
+                self._awaiting.publish(String())
         began_s = time.monotonic()
         try:
             self._execute(job, plan)

@@ -14,24 +14,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.logging import get_logger
-from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_topic_name import validate_topic_name
 
 from molmo_ros.nodes import diagnostics
@@ -44,7 +37,7 @@ from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.lifecycle_transitions import ConcurrentLifecycleNode
 from molmo_ros.nodes.model_choice import LoadPointer, load_pointer_of
 from molmo_ros.nodes.model_worker import ModelWorker, failure_line
-from molmo_ros.nodes.parameter_table import ParameterError
+from molmo_ros.nodes.node_process import let_replies_out, serve_until_signal
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.pointing_pipeline import PointingPipeline
 from molmo_ros.nodes.request_server import RequestServer
@@ -55,8 +48,8 @@ from molmo_ros.pointing.held import Held
 if TYPE_CHECKING:
     from molmo_ros.pointing.protocol import Pointer
 
-SHUTDOWN_REPLY_S = 0.8
-SHUTDOWN_MODEL_S = 0.8
+# A signal ends the process in less than 2 s, whatever the model is at; the rest is for executors and Python itself.
+END_WITHIN_S = 1.0
 # A model at work is told to stop at its next layer; one that does not within this time is left behind.
 UNLOAD_S = 30.0
 SUCCESS, FAILURE, ERROR = (
@@ -346,18 +339,20 @@ class PointingNode(ConcurrentLifecycleNode):
     # ------------------------------------------------------------------ the end
 
     def shut_down(self) -> bool:
-        """Answer every open request with CANCELLED and end all threads but the executors'; False when one is
-        stuck."""
+        """Answer every open request with CANCELLED and end all threads but the executors', within END_WITHIN_S; False
+        when one is stuck."""
+        end_s = time.monotonic() + END_WITHIN_S
+
+        def left_s() -> float:
+            return max(end_s - time.monotonic(), 0.0)
+
         self._ending, self._active = True, False
-        outcome = Outcome(Code.CANCELLED, "the node is shutting down")
-        self._end_all(outcome)
-        replied = threading.Event()
-        self._service_executor.create_task(replied.set)  # runs after the answers, which are queued before it
-        replied.wait(SHUTDOWN_REPLY_S)
+        self._end_all(Outcome(Code.CANCELLED, "the node is shutting down"))
+        let_replies_out(self._service_executor, left_s())
         worker = self._worker
-        ended = worker is None or worker.stop(SHUTDOWN_MODEL_S)
-        ended = self._topics.close(SHUTDOWN_REPLY_S) and ended
-        return self.end_transitions(SHUTDOWN_MODEL_S) and ended
+        ended = worker is None or worker.stop(left_s())
+        ended = self._topics.close(left_s()) and ended
+        return self.end_transitions(left_s()) and ended
 
     def close(self) -> None:
         """Destroy everything; nothing may spin it any more."""
@@ -375,56 +370,14 @@ def _return_memory() -> None:
             trim(0)
 
 
-def _spin(executor: Executor, ended: threading.Event) -> None:
-    """Serve until the end; a callback that raises is logged, and the others go on."""
-    while not ended.is_set():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-        except Exception as error:  # noqa: BLE001 - the other callbacks go on
-            if not ended.is_set():
-                get_logger("pointing_node").error(f"a callback failed: {type(error).__name__}: {error}")
-
-
 def main(args: Sequence[str] | None = None, load_pointer: LoadPointer = load_pointer_of) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
-    # The signals are taken here and nowhere else: open requests are answered before the context goes away.
-    ending = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-    executor, sensor_executor = SingleThreadedExecutor(), SingleThreadedExecutor()
-    try:
-        node = PointingNode(executor, sensor_executor, load_pointer)
-    except (ParameterError, InvalidTopicNameException) as error:
-        get_logger("pointing_node").fatal(" ".join(str(error).split()))
-        rclpy.shutdown()
-        return 2
-    ended = threading.Event()
-    threads = [
-        threading.Thread(target=_spin, args=(each, ended), name=name, daemon=True)
-        for each, name in ((executor, "services"), (sensor_executor, "sensors"))
-    ]
-    for thread in threads:
-        thread.start()
-
-    signal.sigwait(ending)
-
-    all_ended = node.shut_down()
-    ended.set()
-    for each in (executor, sensor_executor):
-        each.wake()
-        each.shutdown(timeout_sec=SHUTDOWN_REPLY_S)
-    for thread in threads:
-        thread.join(SHUTDOWN_REPLY_S)
-    if not all_ended or any(thread.is_alive() for thread in threads):
-        # Loading a model cannot be interrupted, and Python would wait for it: nothing is left to be saved.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    node.close()
-    rclpy.shutdown()
-    return 0
+    """See `serve_until_signal`."""
+    return serve_until_signal(
+        "pointing_node",
+        args,
+        ("services", "sensors"),
+        lambda executors: PointingNode(executors[0], executors[1], load_pointer),
+    )
 
 
 if __name__ == "__main__":
