@@ -12,10 +12,10 @@ SMOKE = tests/test_interfaces.py tests/nodes/test_declared_parameters.py tests/n
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-demo: ## set everything up, start simulator and pointing node, point at several things, print one table
+demo: ## set everything up, start simulator, arm and nodes, point at several things, pick and place one, film it
 	@tools/run python tools/demo.py
 
-demo-live: ## the same, but stay up for your own words: tools/ask "the blue mug"
+demo-live: ## the same, but stay up for your own words, typed or by tools/ask "the blue mug"
 	@tools/run python tools/demo.py --live
 
 test: lint ## lint, then all tests on a real ROS graph

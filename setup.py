@@ -60,6 +60,7 @@ setup(
     entry_points={
         "console_scripts": [
             "pointing_node = molmo_ros.nodes.pointing_node:main",
+            "pick_place_node = molmo_ros.nodes.pick_place_node:main",
             "planner_node = molmo_ros.nodes.planner_node:main",
             "tabletop_sim = molmo_ros.nodes.tabletop_sim:main",
             "molmo_ros = molmo_ros.cli:main",

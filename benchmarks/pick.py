@@ -23,7 +23,7 @@ from figures import Figure, parser, report
 
 from molmo_ros.outcome import Code
 from molmo_ros.planning.obstacles import Box
-from molmo_ros.planning.pick_place import PickOptions, PickPlace, PickReport
+from molmo_ros.planning.pick_place import STAGES, PickOptions, PickPlace, PickReport
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.robot import load_robot
 from molmo_ros.pointing import bundled_model_folder
@@ -87,7 +87,7 @@ class Watch:
         self.wrong = False
 
     def __call__(self, done: PickReport) -> None:
-        if done.stage not in ("look_again", "place", "done"):
+        if done.stage not in STAGES[STAGES.index("verify") :]:
             return
         rises = [T[2, 3] - z for T, z in zip(self._cell.physics.objects(), self._start, strict=True)]
         for number, rise in enumerate(rises, start=1):
@@ -110,12 +110,9 @@ def run_scene(
     def point(image_HW3: np.ndarray, words: str) -> tuple[Point2D, ...]:
         return pointer.point(image_HW3, words).points
 
-    scene.release()
-    scene.set_opening(0.08)
     watch = Watch(cell, thing)
-    arm = CellArm(cell, scene.limits, seed, mounting)
-    task = PickPlace(arm, point, scene, PickOptions(boxes=(TABLE,), seed=seed % 1000), report=watch)
-    done = task.run(f"the {thing.label}", place)
+    arm = CellArm(cell, scene, point, (TABLE,), seed, mounting)
+    done = PickPlace(arm, PickOptions(), report=watch).run(f"the {thing.label}", place)
     end = cell.physics.objects()[thing.id - 1]
     lowest = thing.T_base_object
     moved = np.hypot(*(end[:2, 3] - lowest[:2, 3])) > PLACED_M

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 pytest.importorskip("rclpy")
 
@@ -41,15 +43,17 @@ def left_behind() -> list[str]:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        is_node = "pointing_node" in command or "tabletop_sim" in command or "tools/launch" in command
+        nodes = ("pointing_node", "tabletop_sim", "planner_node", "pick_place_node", "tools/launch")
+        is_node = any(name in command for name in nodes)
         if is_node and f"ROS_DOMAIN_ID={DOMAIN}".encode() in environment:
             found.append(command)
     return found
 
 
-def test_the_demo_gets_an_answer_to_every_call_and_leaves_nothing_behind() -> None:
-    picture = ROOT / "out" / "demo.png"
-    picture.unlink(missing_ok=True)
+def test_the_demo_answers_every_call_moves_a_thing_films_it_and_leaves_nothing_behind() -> None:
+    picture, film = ROOT / "out" / "demo.png", ROOT / "out" / "demo.gif"
+    for file in (picture, film):
+        file.unlink(missing_ok=True)
     demo = start()
     output, _ = demo.communicate(timeout=300)
     assert "PointTo over ROS 2" in output and "base_link x, y, z" in output
@@ -57,6 +61,15 @@ def test_the_demo_gets_an_answer_to_every_call_and_leaves_nothing_behind() -> No
     assert "not the outcome that belongs here" not in output
     with Image.open(picture) as drawn:
         assert drawn.size[0] >= 640
+    assert "pick and place: OK" in output
+    stages = next(line for line in output.splitlines() if line.startswith("pick the"))
+    assert all(stage in stages for stage in ("point", "approach", "lift", "verify", "place", "verify_place"))
+    with Image.open(film) as moving:
+        frames = [np.asarray(frame.convert("L"), int) for frame in ImageSequence.Iterator(moving)]
+    assert len(frames) >= 20
+    changed = [(np.abs(later - before) > 25).mean() for before, later in pairwise(frames)]
+    assert sum(share > 0.002 for share in changed) >= 10, "the film shows nothing that moves"
+    assert film.stat().st_size < 8_000_000
     assert left_behind() == []
 
 

@@ -1,8 +1,9 @@
-"""The main job, to be seen: a simulated table and the pointing node on a real ROS graph, asked for things.
+"""The main job, to be seen: a simulated table and arm, pointing and planning on a real ROS graph, asked for things.
 
 `make demo` runs this. It starts launch/demo.launch.xml, asks for things in several scenes over the PointTo
-service, prints one table, writes out/demo.png, and ends with exit code 0 only when every call was answered
-with the right kind of outcome. What the simulator knows is read for the reader's last column alone.
+service, prints one table, writes out/demo.png, has a thing picked and placed by words, films that (out/demo.gif), and
+ends with exit code 0 only when every call was answered with the right kind of outcome and the thing was moved. What
+the simulator knows is read for the reader's last column alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import FrameType
 
 import numpy as np
 from builtin_interfaces.msg import Duration
+from demo_task import converse, filmed_task, has_reader
 from PIL import Image
 from point_client import GraphError, PointClient
 from process_group import die_with
@@ -105,8 +107,11 @@ def main() -> int:
     OUT.mkdir(exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     launched = Launched(OUT / "demo.log")
+    client: PointClient | None = None
     try:
-        rows, pictures = ask_everything(launched, console)
+        client = PointClient()
+        client.follow_scene()
+        rows, pictures = ask_everything(client, launched, console)
         print_table(rows, console)
         if pictures:
             save_picture(pictures, OUT / "demo.png")
@@ -114,9 +119,12 @@ def main() -> int:
         wrong = [row for row in rows if not row.as_expected]
         for row in wrong:
             console.print(f"[red]scene {row.scene}, {row.words!r}: not the outcome that belongs here[/]")
+        film = OUT / "demo.gif"
+        moved = filmed_task(client, film, launched.alive, console)
+        console.print(f"film: [bold]{film.relative_to(ROOT)}[/]")
         if chosen.live:
-            stay_up(launched, console)
-        return 1 if wrong else 0
+            stay_up(client, launched, console)
+        return 1 if wrong or moved.outcome.code else 0
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
@@ -125,31 +133,30 @@ def main() -> int:
         return 2
     finally:
         launched.stop()
+        if client:
+            client.close()
 
 
-def ask_everything(launched: Launched, console: Console) -> tuple[list[Row], list[np.ndarray]]:
-    client = PointClient()
-    client.follow_scene()
+def ask_everything(
+    client: PointClient, launched: Launched, console: Console
+) -> tuple[list[Row], list[np.ndarray]]:
     rows: list[Row] = []
     pictures: list[np.ndarray] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("starting simulator and pointing node")
-            client.wait_for_graph(90.0, launched.alive)
-            for scene, questions in SCENES.items():
-                progress.update(task, description=f"scene {scene}")
-                truth = client.reset_scene(scene, launched.alive)
-                for words, there in questions:
-                    progress.update(task, description=f"scene {scene}: {words}")
-                    reply = ask_when_loaded(client, words, launched)
-                    rows.append(Row(scene, words, there, reply, distance_to_truth_mm(reply, truth, words)))
-                    if reply.outcome.code == 0:
-                        client.wait_for("picture", lambda: client.picture is not None, 5.0, launched.alive)
-                        assert client.picture is not None
-                        pictures.append(client.picture)
-    finally:
-        client.close()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting simulator, arm and pointing node")
+        client.wait_for_graph(90.0, launched.alive)
+        for scene, questions in SCENES.items():
+            progress.update(task, description=f"scene {scene}")
+            truth = client.reset_scene(scene, launched.alive)
+            for words, there in questions:
+                progress.update(task, description=f"scene {scene}: {words}")
+                reply = ask_when_loaded(client, words, launched)
+                rows.append(Row(scene, words, there, reply, distance_to_truth_mm(reply, truth, words)))
+                if reply.outcome.code == 0:
+                    client.wait_for("picture", lambda: client.picture is not None, 5.0, launched.alive)
+                    assert client.picture is not None
+                    pictures.append(client.picture)
     return rows, pictures
 
 
@@ -227,13 +234,16 @@ def save_picture(pictures: list[np.ndarray], path: Path, columns: int = 2) -> No
     Image.fromarray(sheet).save(path)
 
 
-def stay_up(launched: Launched, console: Console) -> None:
-    """Until Ctrl-C."""
+def stay_up(client: PointClient, launched: Launched, console: Console) -> None:
+    """Until Ctrl-C, or the reader has had enough."""
     live = OUT / "live_domain"
     live.write_text(os.environ["ROS_DOMAIN_ID"])
-    console.print('Up. Ask from another terminal: [bold]tools/ask "the blue mug"[/]; Ctrl-C ends it.')
+    console.print('Up. Type here, or ask from another terminal: [bold]tools/ask "the blue mug"[/]; Ctrl-C ends it.')
     try:
-        launched.process.wait()
+        if has_reader():
+            converse(client, launched.alive, console)
+        else:
+            launched.process.wait()
     finally:
         live.unlink(missing_ok=True)
 

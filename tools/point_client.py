@@ -1,4 +1,5 @@
-"""A small client of the demo's graph: asks, resets scenes, and keeps what arrives. Used by the demo and `tools/ask`."""
+"""A small client of the demo's graph: asks, has things moved, resets scenes, and keeps what arrives. Used by the
+demo and `tools/ask`."""
 
 from __future__ import annotations
 
@@ -9,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
+from molmo_ros_interfaces.action import PickPlace
 from molmo_ros_interfaces.msg import SceneTruth
 from molmo_ros_interfaces.srv import PointTo, ResetScene
 
-POINTING, SIMULATOR = "/pointing_node", "/tabletop_sim"
+POINTING, SIMULATOR, TASK = "/pointing_node", "/tabletop_sim", "/pick_place_node"
 
 
 class GraphError(RuntimeError):
@@ -34,6 +37,7 @@ class PointClient:
         self._executor.add_node(self.node)
         self._point_to = self.node.create_client(PointTo, f"{POINTING}/point_to")
         self._reset = self.node.create_client(ResetScene, f"{SIMULATOR}/reset_scene")
+        self._pick_place = ActionClient(self.node, PickPlace, f"{TASK}/pick_place")
         self.truth: SceneTruth | None = None
         self.picture: np.ndarray | None = None
 
@@ -98,6 +102,24 @@ class PointClient:
         )
         return response
 
+    def pick_place(
+        self,
+        pick: str,
+        place: str,
+        on_stage: Callable[[str], None] = lambda _: None,
+        timeout_s: float = 300.0,
+        alive: Callable[[], bool] = lambda: True,
+    ) -> PickPlace.Result:
+        """Have a thing picked and placed; `on_stage` is told what is being done."""
+        self.wait_for("pick_place_node", self._pick_place.server_is_ready, 60.0, alive)
+        sent = self._pick_place.send_goal_async(
+            PickPlace.Goal(pick=pick, place=place), lambda message: on_stage(message.feedback.stage)
+        )
+        self.wait_for("word of pick_place_node", sent.done, 30.0, alive)
+        result = sent.result().get_result_async()
+        self.wait_for("end of pick and place", result.done, timeout_s, alive)
+        return result.result().result
+
     def _call(self, client: Any, request: Any, what: str, timeout_s: float, alive: Callable[[], bool]) -> Any:
         future = client.call_async(request)
         self.wait_for(what, future.done, timeout_s, alive)
@@ -105,6 +127,7 @@ class PointClient:
 
     def close(self) -> None:
         self._executor.shutdown()
+        self._pick_place.destroy()
         self.node.destroy_node()
         if rclpy.ok():
             rclpy.shutdown()

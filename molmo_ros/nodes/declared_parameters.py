@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -127,3 +128,21 @@ def descriptor_of(entry: Parameter) -> ParameterDescriptor:
         low, high = entry.range
         descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
     return descriptor
+
+
+def declare_fixed(node: Node, table: Sequence[Parameter]) -> dict[str, Value]:
+    """Declare all parameters of a table on the node, read-only, and read them; ParameterError names a wrong one."""
+    values: dict[str, Value] = {}
+    for entry in table:
+        try:
+            values[entry.name] = entry.check(
+                node.declare_parameter(
+                    entry.name, entry.default, descriptor_of(replace(entry, change="start"))
+                ).value
+            )
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            limits = f" ({entry.limits()})" if entry.limits() else ""
+            raise ParameterError(
+                f"parameter {entry.name} takes a {entry.type_name}{limits}: {error}"
+            ) from error
+    return values

@@ -6,21 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from geometry_msgs.msg import PoseStamped
-
 from molmo_ros.outcome import Outcome
 from molmo_ros.planning.trajectory import Trajectory
-
-
-@dataclass(frozen=True)
-class MotionRequest:
-    """Alternatives to reach, lengths in metres, and `speed_scale` (0..1]."""
-
-    goals: tuple[PoseStamped, ...]
-    approach_m: float
-    retreat_m: float
-    plan_only: bool
-    speed_scale: float
+from molmo_ros_interfaces.action import MoveToGoal
 
 
 @dataclass(eq=False)
@@ -30,7 +18,7 @@ class MotionJob:
     `waits`: there is a plan, and an operator's word on it is asked for.
     """
 
-    request: MotionRequest
+    request: MoveToGoal.Goal
     goal_id: str
     finish: Callable[[MotionJob], None]
     report: Callable[[str, float], None] = lambda stage, progress: None

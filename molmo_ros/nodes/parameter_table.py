@@ -98,6 +98,36 @@ def yaml_lines(parameters: Sequence[Parameter], indent: str) -> list[str]:
     return lines
 
 
+def fixed_page(node: str, module: str, table: Sequence[Parameter]) -> str:
+    """The page of a node whose parameters are all read when it starts."""
+    lines = [
+        f"# Parameters of {node}",
+        "",
+        f"Printed from `molmo_ros/nodes/{module}.py` by `python -m molmo_ros.nodes.{module}`;",
+        f"a test keeps this page and `config/{node.removesuffix('_node')}.yaml` current. "
+        "All are read when the node starts.",
+        "",
+        "| name | type | default | allowed | unit | meaning |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{parameter.name}` | {parameter.type_name} | `{as_yaml(parameter.default)}` "
+        f"| {parameter.limits()} | {parameter.unit} | {parameter.description} |"
+        for parameter in table
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def fixed_example(node: str, page: str, table: Sequence[Parameter]) -> str:
+    """The example file of such a node: every parameter with its default."""
+    lines = [
+        f"# Parameters of {node} with their defaults; {page} says the same as a table.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    return "\n".join([*lines, *yaml_lines(table, "    ")]) + "\n"
+
+
 def as_yaml(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.duration import Duration as RosDuration
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -27,23 +27,24 @@ from rclpy.task import Future
 from rclpy.time import Time
 from std_msgs.msg import Empty, String
 from std_srvs.srv import Trigger
-from tf2_ros import Buffer, TransformException, TransformListener
 from trajectory_msgs.msg import JointTrajectory
 
-from molmo_ros.geometry.pose import transform as rigid_transform
 from molmo_ros.nodes.arm_command import ActionCommand, ArmCommand, TopicCommand
 from molmo_ros.nodes.arm_state import ArmState
 from molmo_ros.nodes.depth_obstacles import DepthSource, obstacles_seen
-from molmo_ros.nodes.messages import NANOSECONDS, duration, outcome_message
-from molmo_ros.nodes.motion_job import MotionJob, MotionRequest
+from molmo_ros.nodes.messages import duration, outcome_message
+from molmo_ros.nodes.motion_job import MotionJob
+from molmo_ros.nodes.motion_reading import MotionReader
 from molmo_ros.nodes.node_process import let_replies_out, serve_until_signal
 from molmo_ros.nodes.planner_parameters import PlannerParameters
 from molmo_ros.nodes.trajectory_messages import trajectory_message
 from molmo_ros.outcome import Code, Outcome, PointingError
-from molmo_ros.planning.obstacles import ObstacleError, load_boxes
-from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_reach
+from molmo_ros.planning.motion import Motion, plan_motion, take_in_hand
+from molmo_ros.planning.obstacles import ObstacleError, Voxels, load_boxes
+from molmo_ros.planning.reach import ReachOptions, ReachPlan
 from molmo_ros.planning.roboplan_scene import RoboplanScene, SearchCaps
 from molmo_ros.planning.robot import RobotError, load_robot
+from molmo_ros.planning.trajectory import Trajectory
 from molmo_ros_interfaces.action import MoveToGoal
 from molmo_ros_interfaces.msg import Outcome as OutcomeMessage
 from molmo_ros_interfaces.srv import Confirm
@@ -52,10 +53,8 @@ GOAL_QOS = QoSProfile(depth=10)
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 #: A controller that listens to ~/heartbeat may stop the arm when this falls silent for some of its periods.
 HEARTBEAT_S = 0.025
-MOST_FUTURE_S = 0.25
 #: After a motion the joints must be this near to where it was to end.
 ARRIVED_RAD = 0.05
-_TF_POLL_S = 0.01
 _WAIT_S = 0.05
 
 
@@ -69,7 +68,6 @@ class PlannerNode(Node):
         self._executor_of_calls = executor
         self._settings = settings = PlannerParameters.declare(self)
         robot = load_robot(settings.robot)
-        self._base_frame = (settings.base_frame or robot.base).lstrip("/")
         self._scene = RoboplanScene(robot, SearchCaps(max_nodes=settings.max_nodes))
         self._boxes = (
             load_boxes(Path(settings.obstacles_file).expanduser()) if settings.obstacles_file else ()
@@ -85,9 +83,10 @@ class PlannerNode(Node):
             else None
         )
         self._arm = self._arm_command() if settings.execute else None
-        self._tf = Buffer()
-        self._tf_listener = TransformListener(self._tf, self)
+        self._reader = MotionReader(self, settings, self._scene)
 
+        #: The last approach that was made, while the arm has not been moved since.
+        self._way_in: Trajectory | None = None
         self._jobs: queue.Queue[MotionJob | None] = queue.Queue()
         self._current: MotionJob | None = None
         self._claim = threading.Lock()
@@ -138,12 +137,11 @@ class PlannerNode(Node):
 
     def _take_goals(self, goals: tuple[PoseStamped, ...]) -> None:
         settings = self._settings
-        request = MotionRequest(
-            goals,
-            settings.approach_offset_m,
-            settings.retreat_offset_m,
+        request = MoveToGoal.Goal(
+            goals=list(goals),
+            approach_offset=settings.approach_offset_m,
+            retreat_offset=settings.retreat_offset_m,
             plan_only=not settings.execute,
-            speed_scale=settings.speed_scale,
         )
 
         def finish(job: MotionJob) -> None:
@@ -160,7 +158,6 @@ class PlannerNode(Node):
         executor = self._executor_of_calls
         answered: Future[None] = Future(executor=executor)
         began_s = time.monotonic()
-        goal: MoveToGoal.Goal = handle.request
 
         def finish(_: MotionJob) -> None:
             answered.set_result(None)
@@ -173,12 +170,8 @@ class PlannerNode(Node):
                 )
             )
 
-        scale = goal.speed_scale if goal.speed_scale else self._settings.speed_scale
-        request = MotionRequest(
-            tuple(goal.goals), goal.approach_offset, goal.retreat_offset, goal.plan_only, scale
-        )
         goal_id = bytes(handle.goal_id.uuid).hex()
-        job = MotionJob(request, goal_id, finish, report, lambda: bool(handle.is_cancel_requested))
+        job = MotionJob(handle.request, goal_id, finish, report, lambda: bool(handle.is_cancel_requested))
         refusal = self._claimed(job)
         if refusal:
             job.outcome = refusal
@@ -263,12 +256,6 @@ class PlannerNode(Node):
 
     def _run(self, job: MotionJob) -> None:
         request = job.request
-        if not 0 < request.speed_scale <= self._settings.max_speed_scale:
-            raise PointingError(
-                Code.INVALID_REQUEST,
-                f"speed_scale is {request.speed_scale:g}: it takes more than 0, at most max_speed_scale "
-                f"({self._settings.max_speed_scale:g})",
-            )
         if self._arm is None and not request.plan_only:
             raise PointingError(
                 Code.INVALID_REQUEST,
@@ -302,86 +289,62 @@ class PlannerNode(Node):
 
     def _planned(self, job: MotionJob) -> ReachPlan:
         request, settings = job.request, self._settings
-        goals = [self._goal_in_base(goal, job) for goal in request.goals]
-        joints = self._resting_joints()
-        voxels = None
-        if self._depth:
-            seen = self._depth.take(settings.depth_timeout_s, lambda: bool(self._why_stop(job)))
-            voxels = obstacles_seen(
-                seen,
-                lambda frame, stamp_ns: self._T_base(frame, Time(nanoseconds=stamp_ns), job),
-                self._scene,
-                joints,
-                goals,
-                voxel_m=settings.voxel_size_m,
-                padding_m=settings.robot_padding_m,
-                target_radius_m=settings.target_radius_m,
-            )
-            self._scene.set_obstacles(self._boxes, voxels)
-        job.report("plan", 0.0)
         options = ReachOptions(
-            approach_m=request.approach_m,
-            retreat_m=request.retreat_m,
-            speed_scale=request.speed_scale,
+            speed_scale=self._speed_scale(request.speed_scale),
             approach_speed_m_s=settings.approach_speed_m_s,
             attempts=settings.attempts,
             budget_s=settings.planning_timeout_s,
             seed=settings.seed,
         )
-        return plan_reach(self._scene, joints, goals, options, cancelled=lambda: bool(self._why_stop(job)))
 
-    def _goal_in_base(self, goal: PoseStamped, job: MotionJob) -> np.ndarray:
-        """4x4 pose in the arm's base, by TF at the goal's stamp."""
-        stamp = Time.from_msg(goal.header.stamp)
-        age_s = (self.get_clock().now().nanoseconds - stamp.nanoseconds) / NANOSECONDS
-        if stamp.nanoseconds == 0:
-            raise PointingError(Code.INVALID_REQUEST, "the goal has no stamp: its age cannot be judged")
-        if age_s > self._settings.max_goal_age_s:
+        def why_stop() -> str:
+            return self._why_stop(job)
+
+        motion = self._reader.motion(request, why_stop)
+        joints = self._resting_joints()
+        motion = replace(motion, around=self._around(job, motion, joints))
+        job.report("plan", 0.0)
+        return plan_motion(
+            self._scene,
+            self._boxes,
+            joints,
+            motion,
+            options,
+            way_in=self._way_in,
+            cancelled=lambda: bool(why_stop()),
+        )
+
+    def _speed_scale(self, asked: float) -> float:
+        scale, most = asked or self._settings.speed_scale, self._settings.max_speed_scale
+        if not 0 < scale <= most:
             raise PointingError(
                 Code.INVALID_REQUEST,
-                f"the goal is {age_s:.2f} s old; at most {self._settings.max_goal_age_s:g} s are allowed "
-                "(max_goal_age_s): look again and send a fresh one",
+                f"speed_scale is {scale:g}: it takes more than 0, at most max_speed_scale ({most:g})",
             )
-        if age_s < -MOST_FUTURE_S:
-            raise PointingError(
-                Code.FUTURE_STAMP, f"the goal is stamped {-age_s:.2f} s ahead of this node's clock"
-            )
-        p, q = goal.pose.position, goal.pose.orientation
-        numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
-        if not np.isfinite(numbers).all() or abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
-            raise PointingError(
-                Code.INVALID_REQUEST,
-                "the goal's pose is no pose: its numbers must be finite, its quaternion of length 1",
-            )
-        T_frame_goal = rigid_transform(numbers[:3], numbers[3:])
-        T: np.ndarray = self._T_base(goal.header.frame_id, stamp, job) @ T_frame_goal
-        return T
+        return scale
 
-    def _T_base(self, frame: str, stamp: Time, job: MotionJob) -> np.ndarray:
-        """T_base_frame at a stamp; waits a little for TF to arrive."""
-        frame = frame.lstrip("/")
-        if frame == self._base_frame:
-            return np.eye(4)
-        end_s = time.monotonic() + self._settings.tf_timeout_s
-        pause = threading.Event()
-        while True:
-            try:
-                found = self._tf.lookup_transform(
-                    self._base_frame, frame, stamp, timeout=RosDuration(seconds=0)
-                )
-                break
-            except TransformException as error:
-                if time.monotonic() > end_s:
-                    raise PointingError(
-                        Code.TF_UNAVAILABLE,
-                        f"no transform from {frame or 'a frame without a name'} to {self._base_frame} within "
-                        f"{self._settings.tf_timeout_s:g} s: {error}",
-                    ) from error
-            if self._why_stop(job):
-                raise PointingError(Code.CANCELLED, self._why_stop(job))
-            pause.wait(_TF_POLL_S)
-        t, q = found.transform.translation, found.transform.rotation
-        return rigid_transform([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
+    def _around(self, job: MotionJob, motion: Motion, joints: np.ndarray) -> Voxels:
+        """What the request says stands around, and what the planner's own depth camera sees."""
+        settings = self._settings
+
+        def why_stop() -> str:
+            return self._why_stop(job)
+
+        told = Voxels(self._reader.obstacles(job.request.obstacles, why_stop), settings.voxel_size_m)
+        if self._depth is None:
+            return told
+        take_in_hand(self._scene, motion.held)  # what it carries is no obstacle to the arm
+        seen = obstacles_seen(
+            self._depth.take(settings.depth_timeout_s, lambda: bool(why_stop())),
+            lambda frame, stamp_ns: self._reader.T_base(frame, Time(nanoseconds=stamp_ns), why_stop),
+            self._scene,
+            joints,
+            list(motion.goals),
+            voxel_m=settings.voxel_size_m,
+            padding_m=settings.robot_padding_m,
+            target_radius_m=settings.target_radius_m,
+        )
+        return Voxels(np.unique(np.vstack([told.centres_N3, seen.centres_N3]), axis=0), settings.voxel_size_m)
 
     def _resting_joints(self) -> np.ndarray:
         robot = self._scene.robot
@@ -416,6 +379,7 @@ class PlannerNode(Node):
 
     def _execute(self, job: MotionJob, plan: ReachPlan) -> None:
         assert self._arm is not None
+        self._way_in = None
         for stage, part in plan.parts():
             joints, _ = self._state.joints(self._scene.limits.names)
             off = np.abs(joints - part.positions[0])
@@ -434,6 +398,8 @@ class PlannerNode(Node):
             if not outcome.ok:
                 raise PointingError(outcome.code, outcome.message)
         self._check_arrival(plan.parts()[-1][1].positions[-1])
+        if plan.retreat is None:
+            self._way_in = plan.approach
 
     def _check_arrival(self, wanted: np.ndarray) -> None:
         """The controller says it is there; do the joints say so too?"""

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from molmo_ros.nodes.parameter_table import Parameter, ParameterError, Value, as_yaml, yaml_lines
+from molmo_ros.nodes.parameter_table import Parameter, ParameterError, Value, fixed_example, fixed_page
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -197,52 +197,19 @@ class PlannerParameters:
     @classmethod
     def declare(cls, node: Node) -> PlannerParameters:
         """Declare all parameters on the node, read-only, and read them; `ParameterError` when one is wrong."""
-        from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+        from molmo_ros.nodes.declared_parameters import declare_fixed
 
-        from molmo_ros.nodes.declared_parameters import descriptor_of
-
-        values: dict[str, Value] = {}
-        for parameter in PLANNER_PARAMETERS:
-            try:
-                values[parameter.name] = node.declare_parameter(
-                    parameter.name, parameter.default, descriptor_of(replace(parameter, change="start"))
-                ).value
-            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                limits = f" ({parameter.limits()})" if parameter.limits() else ""
-                raise ParameterError(
-                    f"parameter {parameter.name} takes a {parameter.type_name}{limits}: {error}"
-                ) from error
-        return cls.from_values(values)
+        return cls.from_values(declare_fixed(node, PLANNER_PARAMETERS))
 
 
 def as_markdown() -> str:
     """The page docs/planner_parameters.md."""
-    lines = [
-        "# Parameters of planner_node",
-        "",
-        "Printed from `molmo_ros/nodes/planner_parameters.py` by `python -m molmo_ros.nodes.planner_parameters`;",
-        "a test keeps this page and `config/planner.yaml` current. All are read when the node starts.",
-        "",
-        "| name | type | default | allowed | unit | meaning |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| `{parameter.name}` | {parameter.type_name} | `{as_yaml(parameter.default)}` "
-        f"| {parameter.limits()} | {parameter.unit} | {parameter.description} |"
-        for parameter in PLANNER_PARAMETERS
-    ]
-    return "\n".join(lines) + "\n"
+    return fixed_page("planner_node", "planner_parameters", PLANNER_PARAMETERS)
 
 
 def as_example() -> str:
     """The file config/planner.yaml."""
-    lines = [
-        "# Parameters of planner_node with their defaults; docs/planner_parameters.md says the same as a table.",
-        "/**:",
-        "  ros__parameters:",
-    ]
-    lines += yaml_lines(PLANNER_PARAMETERS, "    ")
-    return "\n".join(lines) + "\n"
+    return fixed_example("planner_node", "docs/planner_parameters.md", PLANNER_PARAMETERS)
 
 
 assert [f.name for f in fields(PlannerParameters)] == [parameter.name for parameter in PLANNER_PARAMETERS]

@@ -1,117 +1,105 @@
 """Pick what some words name and put it elsewhere: the order of things, without ROS.
 
-    task = PickPlace(robot, point, scene, PickOptions())
-    report = task.run("the red mug", place=np.array([0.45, 0.3, 0.0]))
+    task = PickPlace(robot, PickOptions())
+    report = task.run("the red mug", place="the bowl")
 
-`look` from afar, `point` at what is asked for, find the grasp; come above it and look again from the hand, which is
-near and so sees better where the thing is; `plan`, approach, `pick`; `lift`, and check by the fingers and by
-another look that the thing is held and gone from its place; `place`, and check again. A grasp that failed is tried
-once more after a fresh look. Nothing moves without a checked plan, and a stop is obeyed in every stage.
+`point` at what is asked for and `look` at the answer, from afar and then from the hand above it, which is near and so
+sees better where the thing is; `plan` a grasp, `approach` it, `grasp`, `lift`, and `verify` by the fingers and by
+another look that the thing is held and gone from its place; `move` with it, `place` it, and `verify_place`. A grasp
+that failed is tried once more after a fresh look. Nothing moves without a checked plan, and a stop is obeyed in every
+stage.
+
+What the robot is, is the business of a `PickRobot`: the simulated cell, or a ROS graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from molmo_ros.geometry.gripper_room import Gripper
-from molmo_ros.geometry.locate import Located, locate
+from molmo_ros.geometry.locate import Located
 from molmo_ros.outcome import Code, Outcome, PointingError
-from molmo_ros.planning.obstacles import Box, voxels_from_points, without_target
-from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_joints, plan_line, plan_reach
-from molmo_ros.planning.roboplan_scene import RoboplanScene
-from molmo_ros.planning.table_view import Sight, TableView, level_view
+from molmo_ros.planning.free_spot import free_spots
+from molmo_ros.planning.motion import HeldBox, Motion
+from molmo_ros.planning.obstacles import Voxels, voxels_from_points, without_target
+from molmo_ros.planning.pick_robot import FAR, NEAR, PickRobot
+from molmo_ros.planning.seen_thing import (
+    OWN_MARGIN_M,
+    SeenThing,
+    has_arrived,
+    located_in,
+    still_stands,
+    thing_at,
+    within,
+)
+from molmo_ros.planning.table_view import TableView, level_view
+from molmo_ros.planning.task_words import EmptySpot
 from molmo_ros.planning.top_grasp import Fingers, TopGrasp, top_grasps
-from molmo_ros.planning.trajectory import Trajectory
-from molmo_ros.pointing.point import Point2D
 
-Point = Callable[[np.ndarray, str], tuple[Point2D, ...]]
-FAR, NEAR = "camera", "wrist"
-
-
-class Arm(Protocol):
-    """What the task needs of a robot."""
-
-    def joints(self) -> np.ndarray:
-        """Measured positions of the arm's joints (D,)."""
-
-    def follow(self, trajectory: Trajectory) -> Outcome:
-        """Move along a trajectory, to its end or until stopped."""
-
-    def grip(self, opening_m: float) -> float:
-        """Fingers to this distance, or to what is between them; returns how far apart they ended."""
-
-    def look(self, camera: str) -> Sight:
-        """A frame of now, from the camera that stands ("camera") or the one on the hand ("wrist")."""
+#: In their order; a task without a place ends after `verify`.
+STAGES = (
+    *("point", "look", "plan", "approach", "grasp", "lift", "verify"),
+    *("move", "place", "verify_place", "done"),
+)
 
 
 @dataclass(frozen=True)
 class PickOptions:
-    """How picks are made. `table_z_m`: height of the table in the base frame. `tries`: grasps at most. `boxes`:
-    what always stands there, the table included. `uses_wrist`: look again from above before the grasp."""
+    """How picks are made (metres). `table_z_m`: height of the table in the base frame. `tries`: grasps at most.
+    `uses_wrist`: look again from above before the grasp. `reach_m`: where empty spots are looked for, as distances
+    from the base."""
 
     table_z_m: float = 0.0
     tries: int = 2
-    boxes: tuple[Box, ...] = ()
     uses_wrist: bool = True
     hover_m: float = 0.14
     approach_m: float = 0.10
     # Things that the fingers close to less than this are not there.
     least_width_m: float = 0.003
     voxel_m: float = 0.015
-    robot_padding_m: float = 0.03
-    speed_scale: float = 0.7
-    approach_speed_m_s: float = 0.12
-    seed: int = 0
+    reach_m: tuple[float, float] = (0.32, 0.62)
+    # With a larger share of the picture hidden by the arm, what is not found may just not be seen.
+    most_hidden: float = 0.10
     fingers: Fingers = field(default_factory=Fingers)
 
 
 # Ways to close that are planned to, best first, and postures tried for each.
 _MOST_GRASPS = 10
 _ATTEMPTS_PER_GRASP = 6
+_HOVER_ATTEMPTS = 24
 _PLACE_ATTEMPTS = 48
-# A thing is looked for this far from where it was seen from afar, and its points count as its own this far out.
+# A thing is looked for this far from where it was seen from afar.
 _MOVED_M = 0.03
-_OWN_MARGIN_M = 0.012
-# Half the width of a thing whose outline cannot be told from afar.
-_UNKNOWN_REACH_M = 0.05
+# What is put down is let go this far above what it is put on: the table, or a thing that depth shows less well.
+_ABOVE_TABLE_M, _ABOVE_THING_M = 0.004, 0.010
+# When the fingers let go they open by so much more than the thing is wide; beside it is room for one finger.
+_LET_GO_M = 0.03
+_SPOT_MARGIN_M = 0.02
+_HIDDEN_STRIDE = 8
+# After these the arm may still be moved away: nothing is wrong with it.
+_NOT_THE_ARM = (
+    *(Code.NO_FRAME, Code.STALE_FRAME, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH, Code.TF_UNAVAILABLE, Code.TOO_WIDE),
+    *(Code.UNREACHABLE, Code.BLOCKED, Code.PLANNING_FAILED),
+)
+_IF_HIDDEN = (Code.NOT_FOUND, Code.UNPARSEABLE, Code.LOW_CONFIDENCE, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH)
 
 
 @dataclass(eq=False)
 class PickReport:
-    """What came of it: `stage` reached (look, plan, pick, lift, look_again, place, done), grasps tried, what was
-    seen, the last grasp, and the width held."""
+    """What came of it: the `stage` reached, grasps tried, what was seen, where it was put down (3,), the grasp as the
+    arm made it (4x4), and the width held."""
 
     outcome: Outcome = field(default_factory=Outcome)
-    stage: str = "look"
+    stage: str = STAGES[0]
     tries: int = 0
     seen: tuple[Located, ...] = ()
     place_seen: tuple[Located, ...] = ()
+    place_base: np.ndarray | None = None
     grasp: np.ndarray | None = None
     width_m: float = float("nan")
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class _Target:
-    """The thing as last seen: its points (N, 3), the middle of its top (3,), its height above the table, and how
-    wide it is at most."""
-
-    own_base_N3: np.ndarray
-    middle_base: np.ndarray
-    height_m: float
-    extent_m: float
-
-    @classmethod
-    def of(cls, own_base_N3: np.ndarray, table_z_m: float) -> _Target:
-        top = float(np.percentile(own_base_N3[:, 2], 98))
-        upper = own_base_N3[own_base_N3[:, 2] > top - 0.4 * max(top - table_z_m, 0.01)]
-        low, high = np.percentile(upper[:, :2], 2, axis=0), np.percentile(upper[:, :2], 98, axis=0)
-        middle = np.array([*(low + high) / 2, top])
-        return cls(own_base_N3, middle, top - table_z_m, float(np.hypot(*(high - low))))
 
 
 class PickPlace:
@@ -119,23 +107,27 @@ class PickPlace:
 
     def __init__(
         self,
-        arm: Arm,
-        point: Point,
-        scene: RoboplanScene,
+        robot: PickRobot,
         options: PickOptions,
         *,
         report: Callable[[PickReport], None] = lambda _: None,
         stop: Callable[[], str] = lambda: "",
     ) -> None:
-        self._arm, self._point, self._scene, self._options = arm, point, scene, options
+        self._robot, self._options = robot, options
         self._report, self._stop = report, stop
-        self._home = arm.joints()
+        self._around: Voxels | None = None
+        # While the hand is down among the things, it leaves the way that it came.
+        self._is_low = False
 
-    def run(self, words: str, place: str | np.ndarray | None = None, *, dry_run: bool = False) -> PickReport:
-        """Pick what the words name; put it in or on what `place` names, or at a point (3,) of the base frame with
-        its foot, or hold it (None). Never raises PointingError: the report says what went wrong, and where."""
+    def run(
+        self, words: str, place: str | np.ndarray | EmptySpot | None = None, *, dry_run: bool = False
+    ) -> PickReport:
+        """Pick what the words name; put it in or on what `place` names, at a point (3,) of the base frame with its
+        foot, or on an empty spot, or hold it (None). Never raises PointingError: the report says what went wrong,
+        and where."""
         done = PickReport()
         try:
+            self._home = self._robot.joints()
             self._run(words, place, dry_run, done)
         except PointingError as error:
             done.outcome = error.outcome
@@ -143,57 +135,63 @@ class PickPlace:
 
     # ------------------------------------------------------------ the order of things
 
-    def _run(self, words: str, place: str | np.ndarray | None, dry_run: bool, done: PickReport) -> None:
+    def _run(
+        self, words: str, place: str | np.ndarray | EmptySpot | None, dry_run: bool, done: PickReport
+    ) -> None:
         while True:
             done.tries += 1
             try:
-                target = self._pick(words, dry_run, done)
+                before, thing = self._pick(words, dry_run, done)
                 break
             except PointingError as error:
-                if error.outcome.code != Code.GRASP_FAILED or done.tries >= self._options.tries:
-                    raise
                 done.notes.append(f"try {done.tries}: {error.outcome.message}")
-                self._withdraw()
+                failed_grasp = error.outcome.code == Code.GRASP_FAILED
+                if failed_grasp or (done.stage in ("look", "plan") and error.outcome.code in _NOT_THE_ARM):
+                    self._let_go(done)
+                if not failed_grasp or done.tries >= self._options.tries:
+                    raise
         if not dry_run and place is not None:
-            self._place(place, target, done)
+            self._place(place, before, thing, done)
         self._enter("done", done)
 
-    def _pick(self, words: str, dry_run: bool, done: PickReport) -> _Target:
-        self._enter("look", done)
-        view = self._view(FAR)
-        located = self._located(view, words)
+    def _pick(self, words: str, dry_run: bool, done: PickReport) -> tuple[TableView, SeenThing]:
+        """The table as it was before, and the thing as it was just before it was lifted."""
+        self._enter("point", done)
+        before, located, thing = self._pointed_at(words)
         done.seen = (located,)
-        target = self._target(view, located)
-        self._enter("plan", done)
-        self._see(view, target)
+        self._enter("look", done)
+        self._see(before, thing)
+        view = before
         if self._options.uses_wrist and not dry_run:
-            view, target = self._from_above(target, done)
-        plan, grasp = self._planned_grasp(view, target)
-        assert plan.approach is not None
-        done.grasp = self._scene.goal_pose(plan.approach.positions[-1])  # perhaps turned by half a turn
+            view, thing = self._from_above(thing, done)
+        self._enter("plan", done)
+        grasp, motion = self._planned_grasp(view, thing)
+        done.grasp = grasp.T_base_grasp
         if dry_run:
-            return target
-        self._enter("pick", done)
-        self._arm.grip(grasp.opening_m)
-        self._follow(plan.move)
-        self._follow(plan.approach)
-        done.width_m = self._arm.grip(0.0)
+            return before, thing
+        self._enter("approach", done)
+        self._robot.grip(grasp.opening_m)
+        self._is_low = True
+        self._move(motion)
+        done.grasp = self._robot.tool()  # perhaps turned by half a turn
+        self._enter("grasp", done)
+        done.width_m = self._robot.grip(0.0)
         if done.width_m < self._options.least_width_m:
             raise PointingError(
                 Code.GRASP_FAILED,
                 f"the fingers closed to {1e3 * done.width_m:.1f} mm: nothing is between them",
             )
         self._enter("lift", done)
-        self._lift(plan.approach, done)
-        self._enter("look_again", done)
-        self._check_gone(target)
-        return target
+        self._lift(done)
+        self._enter("verify", done)
+        self._check_gone(thing, done)
+        return before, thing
 
-    def _planned_grasp(self, view: TableView, target: _Target) -> tuple[ReachPlan, TopGrasp]:
-        """A plan to the best grasp that can be reached."""
+    def _planned_grasp(self, view: TableView, thing: SeenThing) -> tuple[TopGrasp, Motion]:
+        """The best grasp that can be reached, and the motion to it."""
         grasps = top_grasps(
             view.points_base().reshape(-1, 3),
-            target.own_base_N3,
+            thing.own_base_N3,
             self._options.table_z_m,
             self._options.fingers,
         )
@@ -205,168 +203,206 @@ class PickPlace:
             )
         failure: PointingError | None = None
         for grasp in grasps[:_MOST_GRASPS]:
-            self._scene.set_opening(grasp.opening_m)
-            options = self._reach(self._options.approach_m, 0.0, _ATTEMPTS_PER_GRASP)
+            motion = Motion(
+                (grasp.T_base_grasp,),
+                approach_m=self._options.approach_m,
+                opening_m=grasp.opening_m,
+                around=self._around,
+                attempts=_ATTEMPTS_PER_GRASP,
+            )
             try:
-                plan = plan_reach(
-                    self._scene,
-                    self._arm.joints(),
-                    [grasp.T_base_grasp],
-                    options,
-                    cancelled=lambda: bool(self._stop()),
-                )
+                self._obey()
+                self._robot.plan(motion)
             except PointingError as error:
-                if error.outcome.code in (Code.CANCELLED, Code.START_IN_COLLISION, Code.TIMEOUT):
+                if error.outcome.code not in (Code.UNREACHABLE, Code.BLOCKED, Code.PLANNING_FAILED):
                     raise
                 failure = failure or error
                 continue
-            return plan, grasp
+            return grasp, motion
         assert failure is not None
         raise failure
 
-    def _lift(self, approach: Trajectory, done: PickReport) -> None:
-        """Back the way that the hand came, which is known to be free."""
-        self._scene.set_opening(done.width_m)
-        self._follow(approach.reversed())
-        held_m = self._arm.grip(0.0)
+    def _lift(self, done: PickReport) -> None:
+        """Up, and see whether the fingers still hold something."""
+        self._back(done.width_m)
+        held_m = self._robot.grip(0.0)
         if held_m < self._options.least_width_m:
+            done.width_m = held_m
             raise PointingError(
                 Code.GRASP_FAILED, f"it slipped out: the fingers are {1e3 * held_m:.1f} mm apart"
             )
 
-    def _check_gone(self, target: _Target) -> None:
+    def _check_gone(self, thing: SeenThing, done: PickReport) -> None:
         """The place that it was taken from is empty, as far as the camera sees it past the arm."""
         try:
-            view = self._view(FAR)
-        except PointingError:
-            return  # the arm hides the table: the fingers alone have said that they hold something
-        points = view.points_base().reshape(-1, 3)
-        on_arm = self._scene.on_robot(self._arm.joints(), points, self._options.robot_padding_m)
-        low = points[~on_arm & (points[:, 2] < target.height_m + self._options.table_z_m + 0.02)]
-        there = np.hypot(*(low[:, :2] - target.middle_base[:2]).T) < 0.3 * target.extent_m
-        if there.sum() < 30:
+            points = self._points_beside_arm(self._view(FAR))
+        except PointingError as error:
+            if error.outcome.code not in (Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH):
+                raise
+            done.notes.append("the arm hides the table: the fingers alone say that something is held")
             return
-        filled = float((low[there, 2] > self._options.table_z_m + 0.5 * target.height_m).mean())
-        if filled > 0.5:
+        if still_stands(points, thing, self._options.table_z_m):
             raise PointingError(
                 Code.GRASP_FAILED, "something still stands where it was taken from: not it was lifted"
             )
 
-    def _place(self, place: str | np.ndarray, target: _Target, done: PickReport) -> None:
-        self._enter("place", done)
-        self._scene.release()
-        goals = self._place_goals(place, target, done)
-        self._hold(target, done)
-        try:
-            plan = plan_reach(
-                self._scene,
-                self._arm.joints(),
-                goals,
-                replace(self._reach(self._options.approach_m, 0.0, _PLACE_ATTEMPTS), half_turns=False),
-                cancelled=lambda: bool(self._stop()),
-            )
-            self._follow(plan.move)
-            assert plan.approach is not None
-            self._follow(plan.approach)
-        finally:
-            self._scene.release()
-        self._arm.grip(min(done.width_m + 0.03, self._options.fingers.max_opening_m))
-        self._scene.set_opening(self._options.fingers.max_opening_m)
-        self._withdraw()
-
-    def _place_goals(self, place: str | np.ndarray, target: _Target, done: PickReport) -> list[np.ndarray]:
-        """Tool poses that put the thing's middle over the place, turned all ways."""
+    def _place(
+        self,
+        place: str | np.ndarray | EmptySpot,
+        before: TableView,
+        thing: SeenThing,
+        done: PickReport,
+    ) -> None:
         assert done.grasp is not None
-        if isinstance(place, str):
-            self._withdraw_view()
-            view = self._view(FAR)
-            located = self._located(view, place)
-            done.place_seen = (located,)
-            on = self._target(view, located)
-            foot = np.array([*on.middle_base[:2], self._options.table_z_m + on.height_m + 0.01])
+        self._enter("move", done)
+        held = thing.held_at(done.grasp, self._options.table_z_m)
+        if not isinstance(place, np.ndarray):
+            # Out of the camera's view, to see where it is to go.
+            self._move(Motion(posture=self._home, opening_m=done.width_m, held=held, around=self._around))
+            before, feet = self._places_seen(place, thing, done)
         else:
-            foot = np.array([*place[:2], max(float(place[2]), self._options.table_z_m) + 0.004])
-        above_foot = float(done.grasp[2, 3]) - self._options.table_z_m
-        offset = target.middle_base[:2] - done.grasp[:2, 3]
+            feet = [_foot(place[:2], max(float(place[2]), self._options.table_z_m) + _ABOVE_TABLE_M)]
+        goals = tuple(goal for foot in feet for goal in self._goals_over(foot, thing, done.grasp))
+        self._enter("place", done)
+        self._is_low = True
+        self._move(
+            Motion(
+                goals,
+                approach_m=self._options.approach_m,
+                opening_m=done.width_m,
+                held=held,
+                around=self._around,
+                half_turns=False,
+                attempts=max(_PLACE_ATTEMPTS, 2 * len(goals)),
+            )
+        )
+        done.place_base = self._foot_under(thing, done.grasp, held)
+        self._withdraw(self._released(done))
+        self._enter("verify_place", done)
+        self._check_arrived(before, thing, done)
+
+    def _places_seen(
+        self, place: str | EmptySpot, thing: SeenThing, done: PickReport
+    ) -> tuple[TableView, list[np.ndarray]]:
+        """The table with the thing in the hand, and points (3,) for its foot."""
+        if isinstance(place, EmptySpot):
+            view = self._view(FAR)
+            fingers = self._options.fingers
+            hand_m = (done.width_m + _LET_GO_M) / 2 + fingers.thickness_m
+            radius_m = max(thing.extent_m / 2, hand_m) + _SPOT_MARGIN_M
+            spots = free_spots(view, radius_m, self._options.reach_m)
+            return view, [_foot(spot[:2], spot[2] + _ABOVE_TABLE_M) for spot in spots]
+        view, located, on = self._pointed_at(place)
+        done.place_seen = (located,)
+        return view, [_foot(on.middle_base[:2], self._options.table_z_m + on.height_m + _ABOVE_THING_M)]
+
+    def _goals_over(self, foot: np.ndarray, thing: SeenThing, grasp: np.ndarray) -> list[np.ndarray]:
+        """Tool poses that put the thing's middle over the place, turned all ways."""
+        above_foot = float(grasp[2, 3]) - self._options.table_z_m
+        offset = thing.middle_base[:2] - grasp[:2, 3]
         goals = []
         for turn in np.arange(8) * np.pi / 4:
             c, s = np.cos(turn), np.sin(turn)
             Rz = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
             T = np.eye(4)
-            T[:3, :3] = Rz @ done.grasp[:3, :3]
+            T[:3, :3] = Rz @ grasp[:3, :3]
             T[:2, 3] = foot[:2] - Rz[:2, :2] @ offset
             T[2, 3] = foot[2] + above_foot
             goals.append(T)
         return goals
 
+    def _foot_under(self, thing: SeenThing, grasp: np.ndarray, held: HeldBox) -> np.ndarray:
+        """Where the foot of what the hand holds is now (3,)."""
+        tool = self._robot.tool()
+        aside = tool[:3, :3] @ [held.centre_goal_m[0], held.centre_goal_m[1], 0.0]
+        return _foot((tool[:3, 3] + aside)[:2], float(tool[2, 3] - (grasp[2, 3] - self._options.table_z_m)))
+
+    def _check_arrived(self, before: TableView, thing: SeenThing, done: PickReport) -> None:
+        assert done.place_base is not None
+        after = self._points_beside_arm(self._view(FAR))
+        there = has_arrived(self._points_beside_arm(before), after, done.place_base, thing)
+        if there is None:
+            done.notes.append("the place is hidden: what was put there is not seen")
+        elif not there:
+            x, y, z = done.place_base
+            raise PointingError(
+                Code.EXECUTION_FAILED,
+                f"it was let go at ({x:.3f}, {y:.3f}, {z:.3f}) m, but nothing new is seen to stand there; look for it",
+            )
+
     # ------------------------------------------------------------ seeing
 
     def _view(self, camera: str) -> TableView:
-        return level_view(self._arm.look(camera), self._options.table_z_m)
+        return level_view(self._robot.look(camera), self._options.table_z_m)
 
-    def _located(self, view: TableView, words: str) -> Located:
-        points = self._point(view.frame.color_HW3, words)
-        if not points:
-            raise PointingError(Code.NOT_FOUND, f"the model sees no {words!r}")
-        located = locate(view.frame, points[0], view.T_base_camera, support=view.support, gripper=Gripper())
-        if not np.isfinite(located.position_base_m).all():
-            raise PointingError(located.outcome.code, located.outcome.message)
-        return located
+    def _pointed_at(self, words: str) -> tuple[TableView, Located, SeenThing]:
+        """What the words name, as it is seen from afar."""
+        try:
+            pointed = self._robot.point(words)
+            if not pointed.points:
+                raise PointingError(Code.NOT_FOUND, f"the model sees no {words!r}")
+            view = level_view(pointed.sight, self._options.table_z_m)
+            located = located_in(view, pointed.points[0])
+            if self._robot.on_arm(located.position_base_m[None])[0]:
+                raise PointingError(Code.NOT_FOUND, f"for {words!r} the model points at the arm itself")
+            return view, located, thing_at(view, located)
+        except PointingError as error:
+            if error.outcome.code in _IF_HIDDEN:
+                self._check_not_hidden(error)
+            raise
 
-    def _target(self, view: TableView, located: Located) -> _Target:
-        """The thing as far as it can be told from afar: what stands within its footprint."""
-        middle, reach = np.array(located.position_base_m), _UNKNOWN_REACH_M
-        if located.grasp is not None:
-            footprint = located.grasp.footprint
-            top, half = (
-                np.array(located.grasp.top_base_m),
-                float(np.hypot(footprint.width_m, footprint.length_m)) / 2,
-            )
-            # A footprint that the point does not lie in is another thing's.
-            if np.hypot(*(top - middle)[:2]) < half + _OWN_MARGIN_M:
-                middle, reach = top, half
-        own = view.thing_near(middle, reach + _OWN_MARGIN_M)
-        if own is None:
+    def _check_not_hidden(self, error: PointingError) -> None:
+        """Before what is not found is called not there: is it the arm that is in the way?"""
+        sight = self._robot.look(FAR)
+        depth_m = sight.frame.depth_m
+        if depth_m is None:
+            return
+        v, u = np.mgrid[0 : depth_m.shape[0] : _HIDDEN_STRIDE, 0 : depth_m.shape[1] : _HIDDEN_STRIDE]
+        z = depth_m[v, u].ravel()
+        seen = np.isfinite(z)
+        if not seen.any():
+            return
+        points = sight.frame.camera.deproject(np.column_stack([u.ravel()[seen], v.ravel()[seen]]), z[seen])
+        points = points @ sight.T_base_camera[:3, :3].T + sight.T_base_camera[:3, 3]
+        hidden = float(self._robot.on_arm(points).mean())
+        if hidden > self._options.most_hidden:
             raise PointingError(
-                Code.NO_DEPTH, "nothing stands on the table where the model points; point at a thing"
-            )
-        own = _within(own, middle, reach + _OWN_MARGIN_M)
-        height = float(np.percentile(own[:, 2], 98)) - self._options.table_z_m
-        return _Target(own, middle, height, 2 * reach)
+                Code.BLOCKED,
+                f"the arm itself hides {100 * hidden:.0f} % of the picture; move it out of the camera's view "
+                f"(without it: {error.outcome.message})",
+            ) from error
 
-    def _from_above(self, target: _Target, done: PickReport) -> tuple[TableView, _Target]:
+    def _from_above(self, thing: SeenThing, done: PickReport) -> tuple[TableView, SeenThing]:
         """The same thing, seen from the hand above it."""
         hovers = []
         for turn in np.arange(8) * np.pi / 4:
             T = np.eye(4)
             c, s = np.cos(turn), np.sin(turn)
             T[:3, :3] = np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
-            T[:3, 3] = target.middle_base + [0.0, 0.0, self._options.hover_m]
+            T[:3, 3] = thing.middle_base + [0.0, 0.0, self._options.hover_m]
             hovers.append(T)
-        plan = plan_reach(
-            self._scene,
-            self._arm.joints(),
-            hovers,
-            self._reach(0.0, 0.0),
-            cancelled=lambda: bool(self._stop()),
-        )
-        self._follow(plan.move)
+        self._move(Motion(tuple(hovers), around=self._around, attempts=_HOVER_ATTEMPTS))
         view = self._view(NEAR)
-        own = view.thing_near(target.middle_base, target.extent_m / 2 + _MOVED_M)
+        reach_m = thing.extent_m / 2 + _MOVED_M
+        own = view.thing_near(thing.middle_base, reach_m)
         if own is None:
             raise PointingError(Code.GRASP_FAILED, "seen from above, it is not where it was: it was moved")
-        own = _within(own, target.middle_base, target.extent_m / 2 + _MOVED_M)
-        refined = _Target.of(own, self._options.table_z_m)
-        moved = float(np.hypot(*(refined.middle_base - target.middle_base)[:2]))
+        refined = SeenThing.of(within(own, thing.middle_base, reach_m), self._options.table_z_m)
+        moved = float(np.hypot(*(refined.middle_base - thing.middle_base)[:2]))
         done.notes.append(f"seen from above it is {1e3 * moved:.0f} mm from where it was seen from afar")
         return view, refined
 
-    def _see(self, view: TableView, target: _Target) -> None:
+    def _see(self, view: TableView, thing: SeenThing) -> None:
         """What stands around becomes obstacles, without the arm and the thing itself."""
         points = view.standing_points()
-        points = points[~self._scene.on_robot(self._arm.joints(), points, self._options.robot_padding_m)]
-        others = without_target(points, target.own_base_N3, _OWN_MARGIN_M)
-        self._scene.set_obstacles(self._options.boxes, voxels_from_points(others, self._options.voxel_m))
+        points = points[~self._robot.on_arm(points)]
+        others = without_target(points, thing.own_base_N3, OWN_MARGIN_M)
+        self._around = voxels_from_points(others, self._options.voxel_m)
+
+    def _points_beside_arm(self, view: TableView) -> np.ndarray:
+        points = view.points_base().reshape(-1, 3)
+        kept: np.ndarray = points[np.isfinite(points).all(axis=1)]
+        return kept[~self._robot.on_arm(kept)]
 
     # ------------------------------------------------------------ moving
 
@@ -380,49 +416,45 @@ class PickPlace:
         if reason:
             raise PointingError(Code.CANCELLED, reason)
 
-    def _follow(self, trajectory: Trajectory) -> None:
+    def _move(self, motion: Motion) -> None:
         self._obey()
-        outcome = self._arm.follow(trajectory)
-        if not outcome.ok:
-            raise PointingError(outcome.code, outcome.message)
+        self._robot.move(motion)
 
-    def _reach(self, approach_m: float, retreat_m: float, attempts: int = 24) -> ReachOptions:
-        return ReachOptions(
-            approach_m=approach_m,
-            retreat_m=retreat_m,
-            speed_scale=self._options.speed_scale,
-            approach_speed_m_s=self._options.approach_speed_m_s,
-            attempts=attempts,
-            seed=self._options.seed,
-        )
+    def _back(self, opening_m: float) -> None:
+        """Up, the way that the hand came down."""
+        self._move(Motion(back=True, opening_m=opening_m, around=self._around))
+        self._is_low = False
 
-    def _hold(self, target: _Target, done: PickReport) -> None:
-        """The thing in the hand must not touch anything on its way."""
-        assert done.grasp is not None
-        above_foot = float(done.grasp[2, 3]) - self._options.table_z_m
-        wide = float(np.clip(0.75 * target.extent_m, 0.02, 0.2))
-        aside = done.grasp[:3, :3].T @ [*(target.middle_base - done.grasp[:3, 3])[:2], 0.0]
-        T_goal_box = np.eye(4)
-        T_goal_box[:3, 3] = [*aside[:2], above_foot / 2 - 0.002]
-        self._scene.hold((wide, wide, above_foot), T_goal_box)
+    def _let_go(self, done: PickReport) -> None:
+        """After a grasp that failed: what is held all the same is set down where it was taken, then away."""
+        opening_m = self._options.fingers.max_opening_m
+        if self._is_low:
+            opening_m = done.width_m
+        elif done.stage == "verify" and done.grasp is not None:
+            self._is_low = True
+            down = Motion(
+                (done.grasp,),
+                approach_m=self._options.approach_m,
+                opening_m=done.width_m,
+                around=self._around,
+                half_turns=False,
+            )
+            self._move(down)
+            opening_m = self._released(done)
+        self._withdraw(opening_m)
 
-    def _withdraw(self) -> None:
-        """Straight up from where the hand is, and back to where the arm was at the start."""
-        self._arm.grip(self._options.fingers.max_opening_m)
-        self._scene.set_opening(self._options.fingers.max_opening_m)
-        up = self._scene.goal_pose(self._arm.joints())
-        up[2, 3] += self._options.approach_m
-        self._follow(
-            plan_line(self._scene, self._arm.joints(), up, self._reach(0.0, 0.0), may_touch_at_start=True)
-        )
-        self._follow(plan_joints(self._scene, self._arm.joints(), self._home, self._reach(0.0, 0.0)))
+    def _released(self, done: PickReport) -> float:
+        """Let go of what is held, without pushing what stands beside it; how far the fingers are apart now."""
+        return self._robot.grip(min(done.width_m + _LET_GO_M, self._options.fingers.max_opening_m))
 
-    def _withdraw_view(self) -> None:
-        """With the thing in the hand, out of the camera's view."""
-        self._follow(plan_joints(self._scene, self._arm.joints(), self._home, self._reach(0.0, 0.0)))
+    def _withdraw(self, opening_m: float) -> None:
+        """With empty fingers so far apart: up if the hand is low, and back to where the arm was at first."""
+        if self._is_low:
+            self._back(opening_m)
+        open_m = self._options.fingers.max_opening_m
+        self._robot.grip(open_m)
+        self._move(Motion(posture=self._home, opening_m=open_m, around=self._around))
 
 
-def _within(points_N3: np.ndarray, middle: np.ndarray, radius_m: float) -> np.ndarray:
-    """Those of the points that lie so near to a middle on the level; all, if none does."""
-    inside = np.hypot(points_N3[:, 0] - middle[0], points_N3[:, 1] - middle[1]) < radius_m
-    return points_N3[inside] if inside.any() else points_N3
+def _foot(xy: np.ndarray, z: float) -> np.ndarray:
+    return np.array([xy[0], xy[1], z])

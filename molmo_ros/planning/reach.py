@@ -23,6 +23,8 @@ from molmo_ros.outcome import Code, PointingError
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.trajectory import Trajectory, limit_violation
 
+# A hand that has closed around something stands this near to where its way in ended.
+_AT_ITS_END_RAD = 0.05
 _HALF_TURN = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -119,33 +121,22 @@ def plan_joints(
     return trajectory
 
 
-def plan_line(
-    scene: RoboplanScene,
-    start: np.ndarray,
-    T_base_goal: np.ndarray,
-    options: ReachOptions | None = None,
-    *,
-    may_touch_at_start: bool = False,
-) -> Trajectory:
-    """A checked straight motion of the tool to a goal. Raises PointingError as `plan_reach` does.
+def plan_back(scene: RoboplanScene, start: np.ndarray, way_in: Trajectory | None) -> Trajectory:
+    """The way back along the straight approach that the arm came by, checked anew.
 
-    `may_touch_at_start`: begin even in contact, as with something just grasped that stands on the table; once
-    free, it must stay so.
+    A straight line solved from below may end at a joint's limit where the one from above did not: only the very way in
+    is known to exist. It may begin in contact, as with something just grasped that stands on the table; once free, it
+    must stay so. Raises PointingError: PLANNING_FAILED when the arm does not stand at the end of `way_in`, BLOCKED.
     """
-    options = options or ReachOptions()
-    inside = scene.pulled_inside(start) if may_touch_at_start else _checked_start(scene, start)
-    line = scene.straight(
-        inside, [scene.goal_pose(inside), T_base_goal], options.approach_speed_m_s, options.speed_scale
-    )
-    if line is None:
+    if way_in is None or np.abs(start - way_in.positions[-1]).max() > _AT_ITS_END_RAD:
         raise PointingError(
-            Code.UNREACHABLE, "the tool cannot be moved there in a straight line; ask for a free motion"
+            Code.PLANNING_FAILED, "the arm does not stand at the end of an approach: there is no way back along it"
         )
-    free_from = _first_free(scene, line) if may_touch_at_start else 0
-    fault = _fault(scene, line, free_from)
+    back = way_in.reversed()
+    fault = _fault(scene, back, _first_free(scene, back))
     if fault:
         raise fault
-    return line
+    return back
 
 
 def _first_free(scene: RoboplanScene, trajectory: Trajectory) -> int:

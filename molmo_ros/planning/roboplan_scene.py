@@ -42,6 +42,9 @@ _ROOT = "universe"
 # Boxes are planned around as if they were so much larger on every side: trajectories are checked at samples, and
 # controllers interpolate between them in their own way.
 PADDING_M = 0.002
+# A path that goes less far than this in every joint is none; it takes this long.
+_STANDSTILL_RAD = 1e-3
+_STAND_S = 0.1
 _COLOUR = np.array([0.5, 0.5, 0.5, 1.0])
 # Wall clocks are for emergencies only: restarts and nodes are what ends a search.
 _IK_CLOCK_S = 2.0
@@ -260,6 +263,9 @@ class RoboplanScene:
 
         Raises PointingError(PLANNING_FAILED) for the rare path that TOPP-RA finds no speeds for.
         """
+        postures = np.array(path.positions)
+        if np.abs(postures - postures[0]).max() < _STANDSTILL_RAD:
+            return self._standing(postures[0], postures[-1])
         options = toppra.TOPPRAOptions(
             dt=STEP_S,
             mode=toppra.SplineFittingMode.LinearBlend,
@@ -269,11 +275,16 @@ class RoboplanScene:
         )
         try:
             found = self._retimer.generate(path, options)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise PointingError(
                 Code.PLANNING_FAILED, f"a way was found, but no speeds along it: {error}"
             ) from error
         return self._within_limits(found, speed_scale)
+
+    def _standing(self, first: np.ndarray, last: np.ndarray) -> Trajectory:
+        """The arm is there already: TOPP-RA has no speeds for a path without length."""
+        still = [np.zeros(len(first))] * 2
+        return from_samples(self.limits.names, [0.0, _STAND_S], [first, last], still, still)
 
     def straight(
         self, start: np.ndarray, T_base_goals: Sequence[np.ndarray], speed_m_s: float, speed_scale: float

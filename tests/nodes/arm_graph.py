@@ -199,7 +199,13 @@ class PlannerCaller:
 
     def move(self, *poses: PoseStamped, **fields: Any) -> Motion:
         fields = {"approach_offset": 0.05, **fields}
-        return Motion(self._client, MoveToGoal.Goal(goals=list(poses or (self.pose(),)), **fields))
+        return self.request(MoveToGoal.Goal(goals=list(poses or (self.pose(),)), **fields))
+
+    def request(self, goal: MoveToGoal.Goal) -> Motion:
+        return Motion(self._client, goal)
+
+    def has_action(self, timeout_s: float) -> bool:
+        return bool(self._client.wait_for_server(timeout_s))
 
     def publish_goals(self, *poses: PoseStamped) -> None:
         """Alternatives on the topic, stamped as the first of them."""

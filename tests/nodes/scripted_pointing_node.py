@@ -89,6 +89,8 @@ class ScriptedPointer:
             raise PointingError(Code.OUT_OF_MEMORY, "no memory left on cpu")
         elif target == "three things":
             points = (at(u, v, 0.2, 0), at(u + 40, v, 0.8, 1), at(u - 40, v, math.nan, 2))
+        elif target.startswith("pixel "):
+            points = (at(float(target.split()[1]), float(target.split()[2]), 0.9),)
         elif target == "the corner":
             points = (at(0.0, 0.0, 0.9),)
         elif target != "nothing":

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.planning.obstacles import Box, voxels_from_points
-from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_joints, plan_line, plan_reach
+from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_back, plan_joints, plan_reach
 from molmo_ros.planning.roboplan_scene import RoboplanScene, SearchCaps
 from molmo_ros.planning.robot import load_robot
 from molmo_ros.planning.trajectory import limit_violation
@@ -230,14 +230,37 @@ def test_a_motion_to_a_posture_is_checked(fr3: RoboplanScene, ready: np.ndarray)
         plan_joints(fr3, ready, ready + [9, 0, 0, 0, 0, 0, 0])
 
 
-def test_a_line_stops_short_of_nothing(fr3: RoboplanScene, ready: np.ndarray) -> None:
-    goal = fr3.goal_pose(ready)
-    goal[2, 3] -= 0.2
-    line = plan_line(fr3, ready, goal)
-    np.testing.assert_allclose(fr3.goal_pose(line.positions[-1])[:3, 3], goal[:3, 3], atol=0.002)
-    fr3.set_obstacles([TABLE, Box.upright("lid", (0.3, 0.3, 0.02), (goal[0, 3], 0.0, 0.35))])
+@pytest.mark.parametrize("off_rad", [0.0, 1e-5, 5e-4, 2e-3])
+def test_an_arm_that_is_there_already_has_a_plan(fr3: RoboplanScene, ready: np.ndarray, off_rad: float) -> None:
+    motion = plan_joints(fr3, ready, ready + off_rad, ReachOptions(speed_scale=0.5))
+    np.testing.assert_allclose(motion.positions[[0, -1]], [ready, ready + off_rad], atol=1e-6)
+    assert limit_violation(motion, fr3.limits) == ""
+
+
+def test_the_way_back_is_the_way_in_and_is_checked_anew(fr3: RoboplanScene, ready: np.ndarray) -> None:
+    fr3.set_obstacles([TABLE])
+    way_in = plan_reach(fr3, ready, [top_down(0.5, 0.1, 0.03)]).approach
+    assert way_in is not None
+    back = plan_back(fr3, way_in.positions[-1], way_in)
+    np.testing.assert_allclose(back.positions, way_in.positions[::-1])
+    with pytest.raises(PointingError, match="does not stand at the end") as elsewhere:
+        plan_back(fr3, ready, way_in)
+    assert elsewhere.value.outcome.code == Code.PLANNING_FAILED
+    with pytest.raises(PointingError, match="no way back"):
+        plan_back(fr3, ready, None)
+
+
+def test_the_way_back_may_begin_in_contact_but_not_go_into_it(fr3: RoboplanScene, ready: np.ndarray) -> None:
+    fr3.set_obstacles([TABLE])
+    way_in = plan_reach(fr3, ready, [top_down(0.5, 0.1, 0.03)]).approach
+    assert way_in is not None
+    held = Box.upright("held", (0.02, 0.02, 0.02), (0.5, 0.1, 0.03))
+    fr3.set_obstacles([TABLE, held])
+    plan_back(fr3, way_in.positions[-1], way_in)
+    lid = Box.upright("lid", (0.3, 0.3, 0.02), (0.5, 0.1, 0.28))
+    fr3.set_obstacles([TABLE, lid])
     with pytest.raises(PointingError, match="lid") as caught:
-        plan_line(fr3, ready, goal)
+        plan_back(fr3, way_in.positions[-1], way_in)
     assert caught.value.outcome.code == Code.BLOCKED
 
 
