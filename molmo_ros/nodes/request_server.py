@@ -85,10 +85,19 @@ class RequestServer:
         self._action.destroy()
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """Answer a job before its stages are through; they stop when they notice. From any thread."""
-        if job.claim():
+        """Answer a job before its stages are through; they stop when they notice. From any thread.
+
+        Whose goal is with the operator or the planner already is called back, and answered when that is done.
+        """
+        if not self._answer_instead(job, outcome):
+            job.call_back(outcome)
+
+    def _answer_instead(self, job: Job, outcome: Outcome) -> bool:
+        first = job.claim()
+        if first:
             job.reply(Answer(job.request, outcome, camera=job.request.camera.name))
             self._node.get_logger().warning(f"{job.request.words!r}: {outcome}")
+        return first
 
     # ------------------------------------------------------------------ what is served
 
@@ -186,7 +195,7 @@ class RequestServer:
         self._submit(job)
         timer = self._node.create_timer(
             max(job.left_s, 1e-3),
-            lambda: self.end(job, job.timed_out()),
+            lambda: self._answer_instead(job, job.timed_out()),  # once there is a goal, other times bound its way
             callback_group=MutuallyExclusiveCallbackGroup(),  # rclpy's groups never forget what was in them
             clock=self._steady,
         )
