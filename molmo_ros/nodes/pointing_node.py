@@ -195,7 +195,7 @@ class PointingNode(ConcurrentLifecycleNode):
         if self._interface is not None:
             self._planner = PlannerAction(self, self._interface, parameters.planner)
         self._hand_offs.open(self._planner)
-        self._active = True
+        self._active, self._failure = True, Outcome()
         self.get_logger().info("active")
         return SUCCESS
 
@@ -282,11 +282,9 @@ class PointingNode(ConcurrentLifecycleNode):
         worker = self._worker
         if self._ending:
             raise PointingError(Code.NOT_ACTIVE, "the node is shutting down")
-        if worker is None:
+        if worker is None or (worker.is_ready and not self._active):
             failure = self._failure
             raise self._not_active() if failure.ok else PointingError(failure.code, failure.message)
-        if worker.is_ready and not self._active:
-            raise self._not_active()
         if job.request.frame_token:
             held = self._held.get(job.request.frame_token)
             if job.request.names_camera and job.request.camera.name != held.camera:

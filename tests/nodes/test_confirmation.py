@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import PoseArray
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_graph import Behaviour, Caller, Camera, Graph, wait_until
+from ros_graph import LATCHED, Behaviour, Caller, Camera, Graph, wait_until
 from visualization_msgs.msg import InteractiveMarkerFeedback, InteractiveMarkerUpdate
 from visualization_msgs.srv import GetInteractiveMarkers
 
+from molmo_ros.nodes.messages import duration
 from molmo_ros.outcome import Code
 from molmo_ros_interfaces.msg import HandOff, HandOffArray
 from molmo_ros_interfaces.srv import Confirm
 
 pytestmark = pytest.mark.ros
 NAME = "asking"
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Operator:
@@ -237,12 +236,9 @@ def test_a_goal_that_nobody_judges_goes_nowhere(operator: Operator) -> None:
 
 def test_a_request_waits_longer_for_a_person_than_for_the_model(operator: Operator) -> None:
     """The request's own timeout bounds the looking alone."""
-    assert operator.caller.set_parameter("confirm_timeout_s", 3.0) == ""
-    request = operator.caller.ask("the thing")
-    request_fields = {"timeout": _seconds(1.0)}
-    hurried = operator.caller.ask("in a hurry", **request_fields)
-    assert hurried.get().outcome.code == Code.CONFIRM_TIMEOUT
-    assert request.get().outcome.code == Code.CONFIRM_TIMEOUT
+    assert operator.caller.set_parameter("confirm_timeout_s", 6.0) == ""
+    reply = operator.caller.point_to("in a hurry", 60.0, timeout=duration(5.0))
+    assert reply.outcome.code == Code.CONFIRM_TIMEOUT
     assert operator.caller.set_parameter("confirm_timeout_s", 60.0) == ""
 
 
@@ -259,12 +255,6 @@ def test_deactivating_calls_back_what_waits(operator: Operator) -> None:
     assert operator.caller.change_state("activate")
     for header in headers:
         assert operator.nothing_left(header)
-
-
-def _seconds(seconds: float) -> Any:
-    from molmo_ros.nodes.messages import duration
-
-    return duration(seconds)
 
 
 def test_the_end_of_the_node_answers_what_waits(graph: Graph, camera: Camera, tmp_path: Path) -> None:

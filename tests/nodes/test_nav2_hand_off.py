@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import Point, Pose, PoseStamped, TransformStamped
 from nav2_msgs.action import NavigateToPose
 from planner_servers import Nav2Server
 from rclpy.node import Node
-from ros_graph import Behaviour, Caller, Camera, Graph, wait_until
+from ros_graph import LATCHED, Behaviour, Caller, Camera, Graph, wait_until
 from scipy.spatial.transform import Rotation
 from tf2_ros import TransformBroadcaster
 
 from molmo_ros.nodes.messages import pose_from_matrix
 from molmo_ros.outcome import Code
+from molmo_ros_interfaces.msg import HandOff, HandOffArray
+from molmo_ros_interfaces.srv import Confirm
 
 pytestmark = pytest.mark.ros
 NAME = "to_nav2"
@@ -40,6 +42,7 @@ class Odometry:
         self.T_map_odom = planar(1.0, 2.0, 0.3)
         self.T_odom_base = planar(0.5, 0.0, -1.0)
         self.speaks_of_map = True
+        self.said = 0
         self._node = node
         self._broadcaster = TransformBroadcaster(node)
         node.create_timer(0.02, self._publish)
@@ -61,6 +64,13 @@ class Odometry:
             t = transform.transform.translation
             t.x, t.y, t.z = pose.position.x, pose.position.y, pose.position.z
             self._broadcaster.sendTransform(transform)
+        self.said += 1
+
+    def drives_to(self, T_odom_base: np.ndarray) -> None:
+        """Returns when everybody has been told."""
+        self.T_odom_base = T_odom_base
+        before = self.said
+        assert wait_until(lambda: self.said > before + 2)
 
 
 class Ours:
@@ -124,23 +134,58 @@ def arrived(nav2: Nav2Server) -> None:
     nav2.finish(NavigateToPose.Result())
 
 
+def stands_before(pose: Pose, target_map: np.ndarray, robot_map: np.ndarray) -> bool:
+    """Whether it is the stand-off distance before the target, seen from the robot, and faces it."""
+    way = (target_map - robot_map) / np.linalg.norm(target_map - robot_map)
+    q = pose.orientation
+    yaw = 2 * math.atan2(q.z, q.w)
+    assert (q.x, q.y, pose.position.z) == pytest.approx((0.0, 0.0, 0.0))
+    assert [math.cos(yaw), math.sin(yaw)] == pytest.approx(way, abs=1e-6)
+    assert [pose.position.x, pose.position.y] == pytest.approx(target_map - STAND_OFF_M * way, abs=1e-6)
+    return True
+
+
+def in_map(T_map_base: np.ndarray, at: Point) -> np.ndarray:
+    there: np.ndarray = (T_map_base @ [at.x, at.y, at.z, 1.0])[:2]
+    return there
+
+
 def test_the_goal_is_before_the_target_and_faces_it(ours: Ours, nav2: Nav2Server, odometry: Odometry) -> None:
     reply = ours.caller.point_to("the thing")
     assert reply.outcome.code == Code.OK and "Nav2 has goal" in reply.outcome.message
     (goal,) = nav2.goals
-    pose = goal.pose
-    assert pose.header.frame_id == "map" and goal.behavior_tree == ""
-    at = reply.targets.targets[0].pose.pose.pose.position
-    target = (odometry.T_map_base @ [at.x, at.y, at.z, 1.0])[:2]
-    robot = odometry.T_map_base[:2, 3]
-    way = (target - robot) / np.linalg.norm(target - robot)
-    assert [pose.pose.position.x, pose.pose.position.y] == pytest.approx(target - STAND_OFF_M * way, abs=1e-6)
-    q = pose.pose.orientation
-    assert (q.x, q.y) == pytest.approx((0.0, 0.0))
-    assert 2 * math.atan2(q.z, q.w) == pytest.approx(math.atan2(way[1], way[0]))
-    assert pose.pose.position.z == 0.0
-    assert wait_until(lambda: pose in ours.shown)
+    assert goal.pose.header.frame_id == "map" and goal.behavior_tree == ""
+    target = in_map(odometry.T_map_base, reply.targets.targets[0].pose.pose.pose.position)
+    assert stands_before(goal.pose.pose, target, odometry.T_map_base[:2, 3])
+    assert wait_until(lambda: goal.pose in ours.shown)
     arrived(nav2)
+
+
+def test_a_target_stays_where_it_is_while_the_base_drives_and_an_operator_thinks(
+    ours: Ours, nav2: Nav2Server, odometry: Odometry, graph: Graph
+) -> None:
+    assert ours.caller.set_parameter("confirm", True) == ""
+    waiting: list[HandOff] = []
+    node = graph.node("nav2_operator")
+    node.create_subscription(
+        HandOffArray, f"/{NAME}/waiting_goals", lambda message: waiting.extend(message.goals), LATCHED
+    )
+    before = odometry.T_odom_base
+    goal = ours.caller.goal("the thing")
+    assert wait_until(lambda: bool(waiting))
+    target = in_map(odometry.T_map_base, waiting[0].goal.pose.position)
+    odometry.drives_to(planar(-0.5, 0.6, 0.8))
+    word = Confirm.Request(goal_id=waiting[0].goal_id, accept=True)
+    assert ours.caller.call(Confirm, "confirm", word).outcome.code == Code.OK
+    assert nav2.has_goal()
+    assert stands_before(nav2.goals[0].pose.pose, target, odometry.T_map_base[:2, 3])
+    arrived(nav2)
+    _, result = goal.end()
+    now = result.targets.targets[0].pose.pose.pose.position
+    assert in_map(odometry.T_map_base, now) == pytest.approx(target, abs=1e-6)
+    assert ours.caller.set_parameter("confirm", False) == ""
+    odometry.drives_to(before)
+    graph.drop(node)
 
 
 def test_the_action_ends_when_the_robot_is_there(ours: Ours, nav2: Nav2Server) -> None:
