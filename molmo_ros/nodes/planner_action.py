@@ -14,6 +14,7 @@ from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -29,6 +30,8 @@ WATCH_S = 0.02
 STOP_S = 5.0
 # Between two looks whether a planner that has a goal is still there.
 _PRESENCE_S = 0.5
+# For the executor to come round.
+_MAKE_S = 10.0
 
 Stop = Callable[[], Outcome | None]
 
@@ -55,10 +58,23 @@ class PlannerInterface(Protocol):
 class PlannerAction:
     """One planner's action. `hand_over` and `follow` block the thread that calls them, never the executor's."""
 
-    def __init__(self, node: Node, interface: PlannerInterface, parameters: HandOffParameters) -> None:
+    def __init__(
+        self, node: Node, executor: Executor, interface: PlannerInterface, parameters: HandOffParameters
+    ) -> None:
+        """`executor` spins the node on another thread than this."""
         self.interface = interface
         self._accept_s, self._motion_s = parameters.planner_timeout_s, parameters.motion_timeout_s
-        self._client = ActionClient(node, interface.action_type, interface.action_name)
+        made: ConcurrentFuture[ActionClient] = ConcurrentFuture()
+
+        def make() -> None:
+            try:
+                made.set_result(ActionClient(node, interface.action_type, interface.action_name))
+            except Exception as error:  # noqa: BLE001 - raised where it was asked for
+                made.set_exception(error)
+
+        # rclpy's client registers itself before it is complete, and a spinning executor would stumble over it.
+        executor.create_task(make)
+        self._client = made.result(_MAKE_S)
         self._name = f"{interface.name} ({node.resolve_topic_name(interface.action_name)})"
 
     def destroy(self) -> None:

@@ -193,7 +193,7 @@ class PointingNode(ConcurrentLifecycleNode):
         )
         self._sensors.open(parameters, rules)
         if self._interface is not None:
-            self._planner = PlannerAction(self, self._interface, parameters.planner)
+            self._planner = PlannerAction(self, self._service_executor, self._interface, parameters.planner)
         self._hand_offs.open(self._planner)
         self._active, self._failure = True, Outcome()
         self.get_logger().info("active")
