@@ -32,8 +32,11 @@ COMPANY_OF_25 = 13
 # Plan view: cells of this size, pieces touch within one cell, and the gap in a rim is at most this many.
 CELL_M = 0.003
 RIM_GAP_CELLS = 4
-# From above, a thing's upright sides are strips of so many pixels along its top that a step in depth cuts off.
+# From above, a thing's upright sides are strips of so many pixels along its top that a step in depth cuts off;
+# in plan view they lie under its edge, this share of them within so many cells of it.
 SLIVER_PX = 8
+SLIVER_CELLS = 1
+SLIVER_SHARE = 0.9
 SAME_HEIGHT_M = 0.010
 # This share of a piece (and at least so many cells) must lie within the gap of the others.
 TOUCHING_SHARE = 0.01
@@ -103,7 +106,8 @@ def object_region(
     )
     seen_support = _seen_support(standing, blob, part) & np.isfinite(window[part])
     support_plan = _points_cam(window[part], xy[part], seen_support, camera) @ axes_23.T
-    thing = np.isin(pieces, plan.joined(seed, support_plan))
+    joined = plan.joined(seed, support_plan)
+    thing = np.isin(pieces, joined)
     if np.count_nonzero(thing) < SMALLEST_THING:
         raise PointingError(
             Code.NO_DEPTH,
@@ -113,7 +117,7 @@ def object_region(
     return ObjectRegion(
         points_cam=_points_cam(window[part], xy[part], thing, camera),
         height_m=height[part][thing].astype(float),
-        surroundings_cam=_points_cam(window, xy, _others(standing, thing, part), camera),
+        surroundings_cam=_surroundings_cam(window, xy, standing, thing, part, plan, joined, support, camera),
         cut_off=_reaches_the_edge(thing, part, window.shape),
     )
 
@@ -196,6 +200,18 @@ class _PlanView:
                 left.remove(piece)
             taken += added
 
+    def near(self, pieces: list[int], plan_m_M2: np.ndarray, cells: int) -> np.ndarray:
+        """Which positions (M,) in plan view lie in the pieces or within so many cells of them."""
+        grid = np.zeros(self.shape, np.uint8)
+        for piece in pieces:
+            self._paint(grid, piece)
+        grid = cv2.dilate(grid, np.ones((2 * cells + 1,) * 2, np.uint8))
+        cell = np.floor(plan_m_M2 / CELL_M).astype(np.int64) - self.first_cell
+        on_grid = ((cell >= 0) & (cell < self.shape)).all(axis=1)
+        near = np.zeros(len(cell), bool)
+        near[on_grid] = grid[cell[on_grid, 0], cell[on_grid, 1]] > 0
+        return near
+
     def _paint(self, grid: np.ndarray, piece: int) -> None:
         rows, columns = self.cells[piece].T
         grid[rows, columns] = 1
@@ -257,18 +273,31 @@ def _points_cam(depth_m: np.ndarray, xy: np.ndarray, chosen: np.ndarray, camera:
     return points @ camera.R_cam_image.T + camera.ray_origin_cam
 
 
-def _others(standing: np.ndarray, thing: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
-    """What stands and is not the thing, without the specks around its outline and slivers of its own sides."""
+def _surroundings_cam(
+    window: np.ndarray,
+    xy: np.ndarray,
+    standing: np.ndarray,
+    thing: np.ndarray,
+    part: tuple[slice, slice],
+    plan: _PlanView,
+    joined: list[int],
+    support: SupportPlane,
+    camera: CameraModel,
+) -> np.ndarray:
+    """Points (M, 3) of what stands and is not the thing, without specks around its outline and its own sides."""
     others = standing.astype(np.uint8)
     others[part][thing] = 0
     neighbours = cv2.boxFilter(others, -1, (5, 5), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    mask: np.ndarray = (others > 0) & (neighbours >= COMPANY_OF_25)
+    mask = (others > 0) & (neighbours >= COMPANY_OF_25)
+    points = _points_cam(window, xy, mask, camera)
     own = np.zeros_like(others)
     own[part][thing] = 1
-    beside = cv2.dilate(own, np.ones((2 * SLIVER_PX + 1,) * 2, np.uint8)) > 0
-    pieces = cv2.connectedComponents(mask.astype(np.uint8))[1]
-    wide = np.unique(pieces[mask & ~beside])
-    return mask & np.isin(pieces, wide)
+    beside = cv2.dilate(own, np.ones((2 * SLIVER_PX + 1,) * 2, np.uint8))[mask] > 0
+    piece = cv2.connectedComponents(mask.astype(np.uint8))[1][mask]
+    under_its_edge = beside & plan.near(joined, points @ _plan_axes(support).T, SLIVER_CELLS)
+    is_sliver = np.bincount(piece, beside) == np.bincount(piece)
+    is_sliver &= np.bincount(piece, under_its_edge) >= SLIVER_SHARE * np.bincount(piece)
+    return points[~is_sliver[piece]]
 
 
 def _bounding_slices(mask: np.ndarray) -> tuple[slice, slice]:

@@ -19,12 +19,25 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .answer import (
+    ContextExceeded,
+    Controller,
+    EngineError,
+    OutOfMemory,
+    PlainGreedy,
+    Row,
+    Step,
+    Stopped,
+    Tree,
+    shared_beginning,
+)
 from .key_values import EnoughRead, KeyValueStore, PlaceWriter, PrefixWriter, Slots, SpanWriter
+from .lean_layers import LeanLayers, can_be_lean
 from .modeling import MolmoForConditionalGeneration
 
 #: Slots are laid out in steps of this many, so that questions of nearly the same length share them.
@@ -32,22 +45,6 @@ SLOT_STEP = 128
 
 #: AI2's own limit for pointing; enough for about ten points.
 MAX_NEW_TOKENS = 192
-
-
-class EngineError(RuntimeError):
-    """The engine could not do what was asked; it can be asked again."""
-
-
-class Stopped(EngineError):
-    """`should_stop` said so."""
-
-
-class ContextExceeded(EngineError):
-    """Prefix, prompt and answer together are longer than the model's context."""
-
-
-class OutOfMemory(EngineError):
-    """The device had no memory left; the engine gave its own back."""
 
 
 @dataclass(frozen=True)
@@ -89,41 +86,6 @@ class EncodedImage:
         return image + sum(t.nbytes for t in (*self.keys, *self.values))
 
 
-@dataclass(frozen=True)
-class Step:
-    """One token of an answer.
-
-    `token_id`: the most probable one. `logits_V`: what it was chosen from. `foreseen`: whether the controller
-    had it in a chunk, so that it cost no pass of its own.
-    """
-
-    token_id: int
-    logits_V: Tensor
-    foreseen: bool
-
-
-class Controller(Protocol):
-    """What a caller knows of the answer it waits for."""
-
-    def foresee(self, answer: Sequence[int]) -> Sequence[int]:
-        """Tokens that will follow if the model keeps to its grammar; none where it has a choice."""
-        ...
-
-    def is_complete(self, answer: Sequence[int]) -> bool:
-        """Whether nothing that follows can matter any more."""
-        ...
-
-
-class PlainGreedy:
-    """Foresees nothing and waits for the end mark."""
-
-    def foresee(self, answer: Sequence[int]) -> Sequence[int]:
-        return ()
-
-    def is_complete(self, answer: Sequence[int]) -> bool:
-        return False
-
-
 def _never() -> bool:
     return False
 
@@ -133,7 +95,7 @@ class Engine:
 
     Args:
         model: in evaluation mode, loaded with `attn_implementation` "sdpa" (which uses flash kernels where there
-            are any) or "eager".
+            are any) or "eager". Its weights are not to change while the engine is used.
         end_ids: tokens that end an answer; they are not part of it.
         compiled: run single tokens through `torch.compile` (CUDA graphs on a GPU); see `warm_up`.
     """
@@ -150,12 +112,17 @@ class Engine:
         self.end_ids = frozenset(end_ids)
         self.context = int(model.model.language_model.config.max_position_embeddings)
         self.compiled = compiled
+        language_model = model.model.language_model
+        lean = self.attention == "sdpa" and can_be_lean(language_model)
+        self._lean = LeanLayers(language_model, model.lm_head, self.context) if lean else None
         self._decode: Callable[[Tensor, Tensor, Slots], Tensor] = self._decode_token
         if compiled:
             self._decode = torch.compile(self._decode_token, mode="reduce-overhead", fullgraph=True)
         #: By number of rows, and the pictures that stand at their beginnings.
         self._slots: dict[int, Slots] = {}
         self._loaded: dict[int, list[Callable[[], EncodedImage | None]]] = {}
+        #: Tokens behind the picture in the memory of one row, whose keys and values need not be made again.
+        self._read: list[int] = []
         self._turn = threading.Lock()
         self._speaker: int | None = None
 
@@ -223,12 +190,15 @@ class Engine:
             ContextExceeded, OutOfMemory: see there.
         """
         with self._my_turn():
-            row = _Row(encoded.num_tokens, prompt_ids, controller or PlainGreedy(), max_new_tokens)
+            row = Row(encoded.num_tokens, prompt_ids, controller or PlainGreedy(), max_new_tokens)
             slots = self._slots_with([encoded], row.most_slots(self.context))
+            row.skip(shared_beginning([self._read, prompt_ids[:-1]]))
             while not row.is_done:
-                logits = self._pass_over_one(
-                    slots, row.chunk(slots.slots), row.start, row.wanted, should_stop
-                )
+                chunk = row.chunk(slots.slots)
+                # A pass that is stopped leaves some layers unwritten.
+                del self._read[row.start - encoded.num_tokens :]
+                logits = self._pass_over_one(slots, chunk, row.start, row.wanted, should_stop)
+                self._read += chunk
                 yield from row.take(logits, self.end_ids)
 
     def ask_many(
@@ -264,7 +234,7 @@ class Engine:
             return []
         with self._my_turn():
             rows = [
-                _Row(picture.num_tokens, prompt, controller, max_new_tokens)
+                Row(picture.num_tokens, prompt, controller, max_new_tokens)
                 for picture, prompt, controller in zip(pictures, prompts, listening, strict=True)
             ]
             slots = self._slots_with(pictures, max(row.most_slots(self.context) for row in rows))
@@ -282,11 +252,32 @@ class Engine:
         sequences: Sequence[Sequence[int]],
         should_stop: Callable[[], bool] = _never,
     ) -> Tensor:
-        """[B, V]: what the model would say after each of these continuations of one picture."""
-        with self._my_turn():
-            rows = [_Row(encoded.num_tokens, sequence, PlainGreedy(), 1) for sequence in sequences]
-            slots = self._slots_with([encoded] * len(rows), max(row.most_slots(self.context) for row in rows))
-            return torch.cat(self._pass_over_many(slots, rows, should_stop))
+        """[B, V]: what the model would say after each of these continuations of one picture.
+
+        What they have in common at the beginning is read once: all are read in one row, as a tree, each token
+        looking back along its own branch only (Miao et al. 2023, arXiv:2305.09781).
+        """
+        if not sequences or not all(sequences):
+            raise ValueError("there must be continuations, each of at least one token")
+        with self._my_turn(), torch.inference_mode():
+            deepest = encoded.num_tokens + max(len(sequence) for sequence in sequences)
+            if deepest > self.context:
+                raise ContextExceeded(
+                    f"{deepest} tokens with those of the picture are more than the model's context of "
+                    f"{self.context}; shorten the question"
+                )
+            slots = self._slots_with([encoded], encoded.num_tokens + sum(len(s) for s in sequences))
+            known = shared_beginning([self._read, *(sequence[:-1] for sequence in sequences)])
+            tree = Tree.of([sequence[known:] for sequence in sequences])
+            del self._read[known:]
+            start, new, device = encoded.num_tokens + known, len(tree.tokens), self.model.device
+            sees = torch.cat([torch.ones(new, start, dtype=torch.bool), tree.sees_LL], dim=1)
+            mask = torch.zeros(1, 1, *sees.shape, dtype=self.model.dtype)
+            mask = mask.masked_fill_(~sees, -torch.inf).to(device)
+            places = torch.tensor([tree.depths], device=device) + start
+            embeds = self._embed(tree.tokens)
+            hidden = self._through_layers(embeds, places, SpanWriter(slots, start), mask, should_stop)
+            return self._logits(hidden[0, tree.ends])
 
     def warm_up(self, inputs: ImageInputs, prompt_ids: Sequence[int], max_new_tokens: int = 8) -> None:
         """Lay out memory and, if `compiled`, compile, on a sample picture and question, so that no caller waits.
@@ -309,21 +300,19 @@ class Engine:
     ) -> Tensor:
         """Logits [wanted, V] of the last tokens of a chunk that begins at place `start`."""
         device = self.model.device
-        tokens = torch.tensor([chunk], device=device)
         places = torch.arange(start, start + len(chunk), device=device)[None]
         if self.compiled and len(chunk) == 1:
             _go_on(should_stop)
             # The next replay of a CUDA graph writes where this one did.
-            return self._decode(tokens, places, slots).clone()
+            return self._decode(torch.tensor([chunk], device=device), places, slots).clone()
         # One new token may see everything before it, so it needs no mask.
         mask = None if len(chunk) == 1 else self._mask(places, start + len(chunk))
-        embeds = self.model.model.embed(tokens)
-        hidden = self._through_layers(embeds, places, SpanWriter(slots, start), mask, should_stop)
+        hidden = self._through_layers(self._embed(chunk), places, SpanWriter(slots, start), mask, should_stop)
         return self._logits(hidden[0, -wanted:])
 
     @torch.inference_mode()
     def _pass_over_many(
-        self, slots: Slots, rows: Sequence[_Row], should_stop: Callable[[], bool]
+        self, slots: Slots, rows: Sequence[Row], should_stop: Callable[[], bool]
     ) -> list[Tensor]:
         """Logits [wanted, V] of the last tokens of each row's chunk. Rows that are done say their last token again."""
         device = self.model.device
@@ -350,6 +339,14 @@ class Engine:
         hidden = self._through_layers(embeds, places_B1, writer, self._mask(places_B1, slots.slots), _never)
         return self._logits(hidden[:, -1])
 
+    def _embed(self, tokens: Sequence[int]) -> Tensor:
+        """[1, L, D] of tokens that are known here, most of which need only the first of the two tables."""
+        tokens_1L = torch.tensor([tokens], device=self.model.device)
+        first = self.model.model.wte.weight
+        if max(tokens) < len(first):
+            return torch.nn.functional.embedding(tokens_1L, first)
+        return self.model.model.embed(tokens_1L)
+
     def _through_layers(
         self,
         embeds_BLD: Tensor,
@@ -359,6 +356,8 @@ class Engine:
         should_stop: Callable[[], bool],
     ) -> Tensor:
         """Hidden states [B, L, D] before the final norm."""
+        if self._lean is not None:
+            return self._lean(embeds_BLD, places_BL, store, mask, lambda: _go_on(should_stop))
         language_model = self.model.model.language_model
         turned: Any = language_model.rotary_emb(embeds_BLD, places_BL)
         hidden = embeds_BLD
@@ -370,6 +369,8 @@ class Engine:
         return hidden
 
     def _logits(self, hidden_LD: Tensor) -> Tensor:
+        if self._lean is not None:
+            return self._lean.logits(hidden_LD)
         logits: Tensor = self.model.lm_head(self.model.model.language_model.norm(hidden_LD))
         return logits
 
@@ -390,12 +391,16 @@ class Engine:
                 rows, -(-capacity // SLOT_STEP) * SLOT_STEP, for_graphs=self.compiled
             )
             self._loaded[rows] = [_nothing] * rows
+            if rows == 1:
+                self._read.clear()
         for row, picture in enumerate(pictures):
             if self._loaded[rows][row]() is not picture:
                 with torch.inference_mode():
                     slots.load(row, picture.keys, picture.values)
                 # Weak, so that a picture nobody holds any more is not held here either.
                 self._loaded[rows][row] = weakref.ref(picture)
+                if rows == 1:
+                    self._read.clear()
         return slots
 
     @contextmanager
@@ -412,6 +417,7 @@ class Engine:
                     raise
                 self._slots.clear()
                 self._loaded.clear()
+                self._read.clear()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 raise OutOfMemory(
@@ -420,65 +426,6 @@ class Engine:
                 ) from error
             finally:
                 self._speaker = None
-
-
-class _Row:
-    """Where one answer stands."""
-
-    def __init__(
-        self, start: int, prompt: Sequence[int], controller: Controller, max_new_tokens: int
-    ) -> None:
-        if not prompt or max_new_tokens < 1:
-            raise ValueError("a question needs at least one token, and room for at least one in the answer")
-        self.start = start
-        self.unread = list(prompt)
-        self.controller = controller
-        self.max_new_tokens = max_new_tokens
-        self.answer: list[int] = []
-        self.foreseen = list(controller.foresee(()))
-        self.is_done = False
-
-    def most_slots(self, context: int) -> int:
-        """Slots that its whole answer may need."""
-        need = self.start + len(self.unread) + self.max_new_tokens
-        if need > context:
-            raise ContextExceeded(
-                f"{self.start} tokens of the picture, {len(self.unread)} of the question and up to "
-                f"{self.max_new_tokens} of the answer are more than the model's context of {context}; shorten the "
-                "question or the answer"
-            )
-        return need
-
-    def chunk(self, slots: int) -> list[int]:
-        """Tokens to read now: the unread ones, and those foreseen for which there is room."""
-        del self.foreseen[max(slots - self.start - len(self.unread), 0) :]
-        return [*self.unread, *self.foreseen]
-
-    @property
-    def wanted(self) -> int:
-        """How many of the chunk's last tokens the answer goes on from: one, and each one foreseen."""
-        return len(self.foreseen) + 1
-
-    def take(self, logits_LV: Tensor, end_ids: frozenset[int]) -> Iterator[Step]:
-        """Choose tokens from the logits of a chunk as long as they are the foreseen ones, and one more."""
-        self.start += len(self.unread)
-        for index, (logits_V, token) in enumerate(
-            zip(logits_LV, logits_LV.argmax(dim=-1).tolist(), strict=True)
-        ):
-            if token in end_ids:
-                self.is_done = True
-                return
-            foreseen = index < len(self.foreseen) and self.foreseen[index] == token
-            self.answer.append(token)
-            self.is_done = len(self.answer) == self.max_new_tokens or self.controller.is_complete(self.answer)
-            yield Step(token, logits_V, foreseen)
-            if self.is_done:
-                return
-            if not foreseen:
-                break
-            self.start += 1
-        self.unread = [self.answer[-1]]
-        self.foreseen = list(self.controller.foresee(self.answer))
 
 
 def _nothing() -> None:

@@ -132,17 +132,18 @@ class MolmoImageProcessor(BaseImageProcessor):
         )
         down, across = self.window_size
         canvas_size = (tiling[0] * down + self.margin_size, tiling[1] * across + self.margin_size)
-        canvas, mask = self._resize_and_pad(pixels_HW3, canvas_size)
-        whole, _ = self._resize_and_pad(pixels_HW3, self.crop_size)
+        shares_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None].to(torch.float32).contiguous() / 255.0
+        canvas, mask = self._resize_and_pad(shares_13HW, canvas_size)
+        whole, _ = self._resize_and_pad(shares_13HW, self.crop_size)
         rows, cols = self.crop_size
         starts = [(r * down, c * across) for r in range(tiling[0]) for c in range(tiling[1])]
         crops = [whole, *(canvas[y : y + rows, x : x + cols] for y, x in starts)]
-        masks = [mask[y : y + rows, x : x + cols] for y, x in starts]
+        masks = [mask[y : y + rows, x : x + cols, None] for y, x in starts]
         tokens, positions = self._layout(tiling, marks)
         return ProcessedImage(
             tokens=tokens,
-            images=np.stack([self._patches(crop) for crop in crops]),
-            image_masks=pad_masks(np.stack([self._patches(m[..., None]).mean(-1) for m in masks])),
+            images=self._patches(crops),
+            image_masks=pad_masks(self._patches(masks).mean(-1)),
             image_input_idx=positions,
             tiling=tiling,
         )
@@ -157,31 +158,38 @@ class MolmoImageProcessor(BaseImageProcessor):
             }
         )
 
-    def _resize_and_pad(self, pixels_HW3: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Largest copy that fits `size`, centred, normalised; and 1 where it has image pixels."""
-        height, width = fitted_size(pixels_HW3.shape[:2], size)
-        resized = torch.nn.functional.interpolate(
-            torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None].to(torch.float32) / 255.0,
-            size=(height, width),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
-        )
-        resized_HW3 = resized[0].clamp_(0.0, 1.0).permute(1, 2, 0).numpy()
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        canvas = np.zeros((*size, 3), np.float32)
-        mask = np.zeros(size, np.float32)
-        canvas[top : top + height, left : left + width] = resized_HW3
-        mask[top : top + height, left : left + width] = 1.0
+    def _resize_and_pad(self, shares_13HW: torch.Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Largest copy [H, W, 3] that fits `size`, centred, normalised; and 1 where it has image pixels.
+
+        `shares_13HW` has pixels in 0..1. Padding is black before it is normalised, as in the released code.
+        """
+        height, width = fitted_size(tuple(shares_13HW.shape[2:]), size)
+        resized_3HW = torch.nn.functional.interpolate(
+            shares_13HW, size=(height, width), mode="bilinear", align_corners=False, antialias=True
+        )[0].clamp_(0.0, 1.0)
+        padding = torch.zeros(3, 1, 1)
         if self.do_normalize:
-            canvas -= np.asarray(self.image_mean, np.float32)
-            canvas /= np.asarray(self.image_std, np.float32)
+            mean, std = (torch.tensor(x, dtype=torch.float32)[:, None, None] for x in (self.image_mean, self.image_std))
+            resized_3HW.sub_(mean).div_(std)
+            padding = padding.sub_(mean).div_(std)
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        inside = np.s_[top : top + height, left : left + width]
+        canvas, mask = np.empty((*size, 3), np.float32), np.zeros(size, np.float32)
+        if (height, width) != size:
+            canvas[:] = padding.flatten().numpy()
+        canvas[inside] = resized_3HW.permute(1, 2, 0).numpy()
+        mask[inside] = 1.0
         return canvas, mask
 
-    def _patches(self, crop: np.ndarray) -> np.ndarray:
-        """[H, W, K] to [P, patch * patch * K], patches and pixels row by row, channel last."""
+    def _patches(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """C times [H, W, K] to [C, P, patch * patch * K], patches and pixels row by row, channel last."""
         p = self.image_patch_size
-        return np.ascontiguousarray(rearrange(crop, "(h p) (w q) c -> (h w) (p q c)", p=p, q=p))
+        height, width, channels = crops[0].shape
+        rows, cols = height // p, width // p
+        patches = np.empty((len(crops), rows, cols, p, p, channels), np.float32)
+        for crop, into in zip(crops, patches, strict=True):
+            into[:] = rearrange(crop, "(h p) (w q) k -> h w p q k", p=p, q=p)
+        return patches.reshape(len(crops), rows * cols, -1)
 
     def _layout(self, tiling: tuple[int, int], marks: ImageMarks) -> tuple[np.ndarray, np.ndarray]:
         """The prompt's image tokens, and where each pooled feature of each crop goes in them."""

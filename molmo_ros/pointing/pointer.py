@@ -11,15 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
-from molmo_ros.molmo.engine import (
-    ContextExceeded,
-    EncodedImage,
-    Engine,
-    ImageInputs,
-    OutOfMemory,
-    Step,
-    Stopped,
-)
+from molmo_ros.molmo.answer import ContextExceeded, OutOfMemory, Step, Stopped
+from molmo_ros.molmo.engine import MAX_NEW_TOKENS, EncodedImage, Engine, ImageInputs
 from molmo_ros.molmo.loading import CheckpointError, load_checkpoint
 from molmo_ros.molmo.processing import format_prompt
 from molmo_ros.outcome import Code, PointingError
@@ -31,9 +24,6 @@ from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.point_controller import PointController
 from molmo_ros.pointing.prompts import clean_target, label_of, pointing_prompt
 from molmo_ros.pointing.protocol import ModelDurations, OnProgress, Pointing, Reply
-
-#: AI2's own limit for pointing; enough for about ten points.
-MAX_NEW_TOKENS = 192
 
 #: Of an answer in words.
 MAX_ANSWER_TOKENS = 448

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from molmo_ros.molmo.engine import Stopped
+from molmo_ros.molmo.answer import Stopped
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.pointing.answer_tokens import AnswerTokens, Digits
 from molmo_ros.pointing.confidence import coordinate

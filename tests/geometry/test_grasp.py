@@ -75,7 +75,7 @@ def test_a_box_is_taken_across_its_shorter_side_wherever_the_camera_stands(
     assert width - 0.002 < best.opening_m < width + 0.012
     np.testing.assert_allclose(best.T_base_grasp[:3, 2], [0, 0, -1], atol=2e-3)
     np.testing.assert_allclose(best.T_base_grasp[:2, 3], [x, y], atol=0.003)
-    assert best.T_base_grasp[2, 3] == pytest.approx(max(height - 0.03, 0.008), abs=0.003)
+    assert best.T_base_grasp[2, 3] == pytest.approx(max(height - 0.03, 0.008), abs=0.004)
 
 
 def test_the_alternatives_are_half_a_turn_and_the_other_side_if_it_fits(camera: CameraModel) -> None:

@@ -44,6 +44,18 @@ def test_a_neighbour_beside_it_is_surroundings(camera: CameraModel) -> None:
     assert len(found.surroundings_cam) > 500
 
 
+@pytest.mark.parametrize("gap_m", [0.005, 0.008])
+@pytest.mark.parametrize("eye", [EYE, (0.55, 0.0, 0.9), (0.5, 0.5, 0.6)])
+def test_a_thin_neighbour_close_by_is_surroundings(
+    camera: CameraModel, gap_m: float, eye: Sequence[float]
+) -> None:
+    """A finger would hit it; only strips of the thing's own sides are left out."""
+    boxes = [Box(0.5, 0.0, 0.0, (0.05, 0.05, 0.06)), Box(0.5, 0.027 + gap_m, 0.0, (0.05, 0.004, 0.03))]
+    found, points = region(camera, boxes, [0.5, 0.0, 0.06], eye)
+    if points[:, 1].max() < 0.026 + gap_m:  # else the two are taken for one thing, which is no danger either
+        assert len(found.surroundings_cam) > 30
+
+
 def test_a_neighbour_that_stands_in_front_does_not_join(camera: CameraModel) -> None:
     """In the image the two overlap; seen from above there is table between them."""
     boxes = [Box(0.45, 0.0, 0.0, (0.05, 0.05, 0.06)), Box(0.54, 0.0, 0.0, (0.05, 0.05, 0.06))]

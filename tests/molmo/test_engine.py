@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,15 +13,8 @@ import torch
 from PIL import Image
 
 from molmo_ros.molmo import MolmoForConditionalGeneration, MolmoProcessor
-from molmo_ros.molmo.engine import (
-    ContextExceeded,
-    Engine,
-    EngineError,
-    ImageInputs,
-    OutOfMemory,
-    Step,
-    Stopped,
-)
+from molmo_ros.molmo.answer import ContextExceeded, EngineError, OutOfMemory, Step, Stopped
+from molmo_ros.molmo.engine import Engine, ImageInputs
 from molmo_ros.molmo.processing import format_prompt
 
 GOLDENS = Path(__file__).parent.parent / "data" / "goldens"
@@ -158,6 +151,36 @@ def test_steps_carry_the_logits_they_were_chosen_from() -> None:
     torch.testing.assert_close(after[1], plain[1].logits_V, atol=1e-4, rtol=1e-4)
 
 
+def test_continuations_are_read_as_if_each_were_alone() -> None:
+    encoded = engine().encode(image_inputs("D"))
+    question = prompt("D", QUESTIONS[0])
+    said = tokens_of(list(engine().ask(encoded, question, max_new_tokens=6)))
+    branches = [[*question, *said[:2], 7], [*question, *said[:4], 8], [*question, *said[:4], 9], [5], [5, 6]]
+    together = engine().next_logits(encoded, branches)
+    for branch, of_branch in zip(branches, together, strict=True):
+        alone = Engine(model("D"), []).next_logits(encoded, [branch])[0]
+        torch.testing.assert_close(of_branch, alone, atol=1e-4, rtol=1e-4)
+        step = next(iter(Engine(model("D"), [-1]).ask(encoded, branch, max_new_tokens=1)))
+        torch.testing.assert_close(of_branch, step.logits_V, atol=1e-4, rtol=1e-4)
+    assert tokens_of(list(engine().ask(encoded, question, max_new_tokens=6))) == said
+
+
+def _after(calls: int) -> Callable[[], bool]:
+    left = iter(range(calls))
+    return lambda: next(left, None) is None
+
+
+def test_a_stopped_question_leaves_nothing_wrong_for_the_next() -> None:
+    encoded = engine().encode(image_inputs("D"))
+    first, second = (prompt("D", question) for question in ("Point to the red mug.", "Point to the red cup."))
+    list(engine().ask(encoded, first, max_new_tokens=2))
+    for layers in range(1, 5):
+        with pytest.raises(Stopped):
+            list(engine().ask(encoded, second, should_stop=_after(layers)))
+        steps = engine().ask(encoded, first, max_new_tokens=LENGTH)
+        assert tokens_of(list(steps)) == generated("D", "Point to the red mug.")
+
+
 def test_questions_in_any_order_never_change_a_held_picture() -> None:
     encoded = engine().encode(image_inputs("D"))
     other = engine().encode(image_inputs("D", "tall"))
@@ -288,7 +311,7 @@ def test_running_out_of_memory_is_named_and_leaves_the_engine_usable(monkeypatch
             # What asking for more than there is raises on a CPU; on a GPU it is torch.OutOfMemoryError.
             torch.empty(1 << 60)
 
-        patched.setattr(type(model("D").lm_head), "forward", no_memory)
+        patched.setattr(Engine, "_logits", no_memory)
         with pytest.raises(OutOfMemory, match="hold fewer"):
             list(engine().ask(encoded, prompt("D", "a")))
     assert engine().nbytes == 0

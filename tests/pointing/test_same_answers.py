@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from molmo_ros.molmo.engine import Step
+from molmo_ros.molmo.answer import Step
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.pointer import LocalPointer, Settings
 from molmo_ros.pointing.prompts import clean_target, pointing_prompt
