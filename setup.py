@@ -26,9 +26,13 @@ setup(
         ("share/molmo_ros/launch", sorted(glob("launch/*.launch.*"))),
         (
             "share/molmo_ros/config",
-            sorted(glob("config/*.yaml") + glob("config/*.xml") + glob("config/*.rviz")),
+            sorted(glob("config/*.yaml") + glob("config/*.xml")),
         ),
+        ("share/molmo_ros/config/cameras", sorted(glob("config/cameras/*.yaml"))),
         ("share/molmo_ros/config/robots", sorted(glob("config/robots/*.yaml"))),
+        ("share/molmo_ros/config/robots/pointing", sorted(glob("config/robots/pointing/*.yaml"))),
+        ("share/molmo_ros/config/rviz", sorted(glob("config/rviz/*.rviz"))),
+        ("share/molmo_ros/config/foxglove", sorted(glob("config/foxglove/*.json"))),
     ],
     install_requires=[
         "torch>=2.4",
@@ -47,6 +51,7 @@ setup(
         "planning": ["roboplan>=0.7,<0.8", "xacro"],
         "remote": ["httpx2>=2,<3"],
         "serving": ["ray[serve]>=2.40"],
+        "recording": ["rosbags>=0.11.7,<0.12"],
         "training": TRAINING,
         "large": ["accelerate>=1.10"],
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "accelerate>=1.10", PEFT, *ROSBAGS],

@@ -9,8 +9,6 @@ wall-clock of this machine under its present load.
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -20,25 +18,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import rclpy
 from figures import Figure, parser, report
 from geometry_msgs.msg import PoseStamped
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from graph import (
+    MODEL_STAGES,
+    REPLY_WITHIN_S,
+    STAGES,
+    UP_WITHIN_S,
+    GraphClient,
+    idle_percent,
+    measured,
+    memory_kb,
+    percentile,
+    process,
+    seconds,
+)
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 
 from molmo_ros_interfaces.msg import SceneTruth
 from molmo_ros_interfaces.srv import PointTo, ResetScene
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE_HZ = 10.0
-STAGES = ("frame_wait", "decode_image", "vision", "prefill", "decode", "geometry", "publish")
-MODEL_STAGES = ("vision", "prefill", "decode")
-UP_WITHIN_S = 300.0
-REPLY_WITHIN_S = 60.0
-MODEL_UNAVAILABLE = 503
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,11 @@ class Call:
     stages: dict[str, float]
 
 
-class Client:
-    """Talks to both nodes; its own executor runs in a thread."""
+class Client(GraphClient):
+    """Talks to both nodes."""
 
     def __init__(self) -> None:
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node("first_light_benchmark")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
-        self._point_to = self.node.create_client(PointTo, "/pointing_node/point_to")
+        super().__init__("first_light_benchmark")
         self._reset = self.node.create_client(ResetScene, "/tabletop_sim/reset_scene")
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.node.create_subscription(SceneTruth, "/tabletop_sim/truth", self._hear_truth, latched)
@@ -67,14 +65,6 @@ class Client:
         self._heard = threading.Condition()
         self._truths: list[SceneTruth] = []
         self._goals: dict[tuple[int, int], float] = {}
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
 
     def _hear_truth(self, truth: SceneTruth) -> None:
         with self._heard:
@@ -86,52 +76,25 @@ class Client:
             self._goals[goal.header.stamp.sec, goal.header.stamp.nanosec] = time.perf_counter()
             self._heard.notify_all()
 
-    def _call(self, client: Any, request: Any) -> Any:
-        done = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(REPLY_WITHIN_S):
-            raise TimeoutError(f"no reply from {client.srv_name} within {REPLY_WITHIN_S:g} s")
-        return future.result()
-
-    def _answers(self, request: PointTo.Request) -> bool:
-        done = threading.Event()
-        self._point_to.call_async(request).add_done_callback(lambda _: done.set())
-        return done.wait(1.0)
-
-    def wait_until_ready(self) -> None:
-        """Until the model is loaded; raises with the node's own words when it cannot be."""
-        end_s = time.monotonic() + UP_WITHIN_S
-        for client in (self._point_to, self._reset):
-            if not client.wait_for_service(end_s - time.monotonic()):
-                raise TimeoutError(f"{client.srv_name} did not come up within {UP_WITHIN_S:g} s")
-        # A service is seen before it sees its caller; until then replies get lost.
-        while not self._answers(PointTo.Request()):
-            if time.monotonic() > end_s:
-                raise TimeoutError(f"/pointing_node does not answer within {UP_WITHIN_S:g} s")
-        pause = threading.Event()
-        while True:
-            outcome = self._call(self._point_to, PointTo.Request(target="the table", dry_run=True)).outcome
-            if outcome.code != MODEL_UNAVAILABLE:
-                return
-            if "still loading" not in outcome.message or time.monotonic() > end_s:
-                raise RuntimeError(outcome.message)
-            pause.wait(0.5)
+    def wait_for_both(self) -> None:
+        """Until the simulator serves and the model is loaded."""
+        if not self._reset.wait_for_service(UP_WITHIN_S):
+            raise TimeoutError(f"{self._reset.srv_name} did not come up within {UP_WITHIN_S:g} s")
+        self.wait_until_ready()
 
     def show_scene(self, seed: int) -> list[str]:
         """Set the table anew; the names of what stands on it."""
         with self._heard:
             self._truths.clear()
-        self._call(self._reset, ResetScene.Request(seed=seed))
+        self.call(self._reset, ResetScene.Request(seed=seed))
         with self._heard:
             if not self._heard.wait_for(lambda: bool(self._truths), REPLY_WITHIN_S):
                 raise TimeoutError("the simulator published no truth for its new scene")
             return list(self._truths[-1].labels)
 
-    def point_to(self, target: str) -> Call:
+    def timed_call(self, target: str) -> Call:
         begin_s = time.perf_counter()
-        reply = self._call(self._point_to, PointTo.Request(target=target))
-        reply_s = time.perf_counter() - begin_s
+        reply, reply_s = self.call(self.point_to, PointTo.Request(target=target))
         stamp = reply.targets.header.stamp
         key = (stamp.sec, stamp.nanosec)
         goal_s = None
@@ -139,13 +102,8 @@ class Client:
             with self._heard:
                 if self._heard.wait_for(lambda: key in self._goals, 5.0):
                     goal_s = self._goals[key] - begin_s
-        stages = {stage: _seconds(getattr(reply.durations, stage)) for stage in (*STAGES, "total")}
+        stages = {stage: seconds(getattr(reply.durations, stage)) for stage in (*STAGES, "total")}
         return Call(reply_s, goal_s, reply.outcome.code, stages)
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        self._thread.join(5.0)
-        rclpy.try_shutdown()
 
 
 @contextmanager
@@ -158,28 +116,19 @@ def running_demo(extra: list[str], log: Path) -> Iterator[int]:
         f"rate_hz:={RATE_HZ}",
         *extra,
     ]
-    with log.open("w") as out:
-        launch = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-    try:
+    with process(command, log) as launch:
         yield _descendant(launch, "pointing_node")
-    finally:
-        launch.send_signal(signal.SIGINT)
-        try:
-            launch.wait(20.0)
-        except subprocess.TimeoutExpired:
-            launch.kill()
-            launch.wait()
 
 
-def _descendant(process: subprocess.Popen[bytes], name: str) -> int:
+def _descendant(launch: subprocess.Popen[bytes], name: str) -> int:
     """Process id of the descendant whose command line holds the name."""
     end_s = time.monotonic() + UP_WITHIN_S
     pause = threading.Event()
-    while process.poll() is None and time.monotonic() < end_s:
-        family = {process.pid}
+    while launch.poll() is None and time.monotonic() < end_s:
+        family = {launch.pid}
         for _ in range(4):
             family |= {pid for pid, parent in _parents().items() if parent in family}
-        for pid in family - {process.pid}:
+        for pid in family - {launch.pid}:
             if any(Path(word).name == name for word in _command_line(pid)):
                 return pid
         pause.wait(0.1)
@@ -203,26 +152,10 @@ def _command_line(pid: int) -> list[str]:
         return []
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used so far, user and system (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_memory_mb(pid: int) -> float:
-    """Largest resident set so far, in units of 10^6 bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"process {pid} has no VmHWM")
-
-
 def measure(client: Client, pid: int, calls: int, idle_s: float, say: Callable[[str], None]) -> list[Figure]:
-    client.wait_until_ready()
+    client.wait_for_both()
     say("idle")
-    before, begin_s = cpu_seconds(pid), time.monotonic()
-    threading.Event().wait(idle_s)
-    idle_percent = 100 * (cpu_seconds(pid) - before) / (time.monotonic() - begin_s)
+    idle = Figure("idle CPU of the node, /tf running", idle_percent(pid, idle_s), "% of a core", 2.0)
 
     done: list[Call] = []
     seed = 9000
@@ -230,11 +163,11 @@ def measure(client: Client, pid: int, calls: int, idle_s: float, say: Callable[[
         labels = client.show_scene(seed)
         seed += 1
         for label in labels[: calls - len(done)]:
-            done.append(client.point_to(f"the {label}"))
+            done.append(client.timed_call(f"the {label}"))
             say(f"call {len(done)} of {calls}")
     say("")
-    return [*figures(done), Figure("idle CPU of the node, /tf running", idle_percent, "% of a core", 2.0),
-            Figure("peak memory of the node", peak_memory_mb(pid), "MB", 1200.0)]  # fmt: skip
+    peak_mb = memory_kb(pid, "VmHWM") * 1024 / 1e6
+    return [*figures(done), idle, Figure("peak memory of the node", peak_mb, "MB", 1200.0)]
 
 
 def figures(calls: list[Call]) -> list[Figure]:
@@ -247,7 +180,7 @@ def figures(calls: list[Call]) -> list[Figure]:
     if to_goal_ms:
         found += [
             Figure("request to goal, p50", statistics.median(to_goal_ms), "ms"),
-            Figure("request to goal, p95", _percentile(to_goal_ms, 95), "ms"),
+            Figure("request to goal, p95", percentile(to_goal_ms, 95), "ms"),
         ]
     found += [
         Figure(f"  {stage}, p50", statistics.median(1e3 * call.stages[stage] for call in served), "ms")
@@ -269,21 +202,11 @@ def figures(calls: list[Call]) -> list[Figure]:
         ),
         Figure("  request and reply under way, p50", statistics.median(way), "ms"),
         Figure("all but model and frame wait, p50", statistics.median(besides), "ms", 25.0),
-        Figure("all but model and frame wait, p95", _percentile(besides, 95), "ms"),
+        Figure("all but model and frame wait, p95", percentile(besides, 95), "ms"),
         Figure(
             f"wait for a frame at {RATE_HZ:g} Hz, p50", statistics.median(waits), "ms", 1e3 / RATE_HZ + 25.0
         ),
     ]
-
-
-def _percentile(values: list[float], percent: float) -> float:
-    """The smallest value that at least this share of the values does not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * int(percent) // 100) - 1)]
-
-
-def _seconds(duration: Any) -> float:
-    return float(duration.sec + duration.nanosec / 1e9)
 
 
 def main() -> int:
@@ -293,27 +216,22 @@ def main() -> int:
     )
     options = arguments.parse_args()
 
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     extra = [f"params_file:={options.params.resolve()}"] if options.params else []
-    log = Path(f"/tmp/first_light_{os.getpid()}.log")
 
     def say(what: str) -> None:
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{what}")
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    client = Client()
-    try:
-        with running_demo(extra, log) as pid:
-            found = measure(client, pid, *((12, 5.0) if options.quick else (50, 15.0)), say)
-    except (RuntimeError, TimeoutError) as error:
-        print(f"{error}\nthe processes' own words: {log}", file=sys.stderr)
-        return 2
-    finally:
-        client.close()
-    log.unlink()
-    return report(found, options)
+    def measure_all(log: Path) -> list[Figure]:
+        client = Client()
+        try:
+            with running_demo(extra, log) as pid:
+                return measure(client, pid, *((12, 5.0) if options.quick else (50, 15.0)), say)
+        finally:
+            client.close()
+
+    found = measured("first_light", measure_all)
+    return 2 if found is None else report(found, options)
 
 
 if __name__ == "__main__":

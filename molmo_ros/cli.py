@@ -3,6 +3,8 @@
 molmo_ros point picture.png "the red cube"
 molmo_ros point picture.png "the red cube" --depth depth.png --camera camera_info.yaml --json
 molmo_ros collect recorded_bag/ --out sets/mine
+molmo_ros replay recorded_requests/
+molmo_ros calibrate --print-board board.pdf
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -21,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
 
+from molmo_ros.calibrate_command import add_calibrate
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth_image import depth_m_from
 from molmo_ros.geometry.frame import Frame
@@ -30,6 +33,11 @@ from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.annotate import annotate
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.prompts import clean_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from molmo_ros.nodes.replay import Replayed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,6 +112,33 @@ def _parser() -> argparse.ArgumentParser:
         help="of a bag: take answers that nobody looked at as right, too; be sure that they are",
     )
     collect.set_defaults(run=collect_command)
+    replay = commands.add_parser(
+        "replay",
+        help="run recorded requests again and compare, or play what they saw onto ROS topics",
+        description=replay_command.__doc__,
+    )
+    replay.add_argument(
+        "bag", type=Path, help="folder of the node's parameter record, or one request's bag in it"
+    )
+    replay.add_argument(
+        "--params", type=Path, metavar="FILE", help="parameters that are to differ from the recorded ones"
+    )
+    replay.add_argument(
+        "--pixels", type=float, default=0.5, metavar="N", help="points may move so far in the picture (0.5)"
+    )
+    replay.add_argument(
+        "--mm", type=float, default=1.0, metavar="N", help="points may move so far in space (1.0)"
+    )
+    replay.add_argument(
+        "--publish",
+        action="store_true",
+        help="do not run them, but play their pictures, depth, transforms and time onto ROS topics until Ctrl-C",
+    )
+    replay.add_argument(
+        "--show", type=float, default=5.0, metavar="S", help="with --publish: seconds for each request (5)"
+    )
+    replay.set_defaults(run=replay_command)
+    add_calibrate(commands)
     return parser
 
 
@@ -137,6 +172,75 @@ def _collect_live(chosen: argparse.Namespace) -> tuple[int, list[str]]:
     except ImportError as error:
         raise PointingError(Code.INVALID_REQUEST, f"no ROS here ({error}): name a recorded bag") from error
     return collect_live(chosen.node, chosen.image, chosen.out)
+
+
+def replay_command(chosen: argparse.Namespace) -> int:
+    """Requests that pointing_node recorded (its parameter record), run again through the same pipeline, without
+    cameras. Exit code 0: every answer is the same, 1: one differs, 2: nothing could be run. Needs the ROS messages."""
+    try:
+        from molmo_ros.nodes.parameter_files import read_values
+        from molmo_ros.nodes.parameter_table import ParameterError
+        from molmo_ros.nodes.replay import Tolerance, replay
+        from molmo_ros.nodes.request_bag import read_request, request_bags
+        from molmo_ros.recorded_bag import BagError
+    except ImportError as error:
+        print(
+            f"molmo_ros: {error}; replay needs a sourced ROS 2 and pip install 'molmo_ros[recording]'",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        bags = request_bags(chosen.bag)
+        if chosen.publish:
+            return _play([path for path in bags if read_request(path).raw is not None], chosen.show)
+        changes = read_values(chosen.params) if chosen.params else {}
+        tolerance = Tolerance(chosen.pixels, chosen.mm / 1000)
+        return _print_replayed(replay((read_request(path) for path in bags), changes, tolerance))
+    except (BagError, ParameterError) as error:
+        print(f"molmo_ros: {error}", file=sys.stderr)
+        return 2
+
+
+def _play(bags: list[Path], show_s: float) -> int:
+    from molmo_ros.nodes.request_player import play
+
+    if not bags:
+        print("molmo_ros: none of these requests saw a frame", file=sys.stderr)
+        return 2
+    print(f"playing {len(bags)} requests on their topics and /clock; Ctrl-C ends it", flush=True)
+    play(
+        bags, show_s, lambda shown: print(f"{shown.path.name}: {shown.camera}, {shown.request.words!r}", flush=True)
+    )
+    return 0
+
+
+def _print_replayed(results: Iterable[Replayed]) -> int:
+    """One at a time: each holds its pictures."""
+    table = Table()
+    for name in ("recorded", "words", "moved px", "moved mm", "s then", "s now", "answer"):
+        table.add_column(name, overflow="fold")
+    same = run = left_out = 0
+    for each in results:
+        then, now = each.recorded, each.again
+        same, run, left_out = same + each.same, run + (now is not None), left_out + (now is None)
+        verdict = f"the same, {then.outcome.code.name}" if each.same else each.difference
+        table.add_row(
+            then.path.name.removeprefix("request_").partition("_")[0],
+            then.request.words,
+            _shown(_known(each.moved_px, 2), ".2f") if now else "",
+            _shown(_known(1000 * each.moved_m, 2), ".2f") if now else "",
+            f"{then.total_s:.2f}",
+            f"{now.seconds.total:.2f}" if now else "",
+            verdict if now else f"not run: {verdict} ({then.outcome.code.name})",
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print(
+        f"{same} of {run} answers are the same"
+        + (f"; {left_out} requests could not be run again" if left_out else "")
+    )
+    if not run:
+        return 2
+    return 0 if same == run else 1
 
 
 def point_command(chosen: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ sys.path.insert(0, str(TOOLS))
 from launch_xml import (
     LaunchFileError,
     Process,
+    declared_arguments,
     read_launch_file,
     show_arguments,
 )
@@ -268,4 +269,5 @@ def test_output_is_shown_line_by_line_with_the_name_in_front(tmp_path):
 @pytest.mark.parametrize("file", sorted((TOOLS.parent / "launch").glob("*.launch.xml")), ids=lambda p: p.name)
 def test_the_projects_own_launch_files_can_be_read(tmp_path, file):
     pytest.importorskip("ament_index_python")
-    assert read_launch_file(file, {}, tmp_path)
+    needed = {each.name: "x" for each in declared_arguments(file) if each.default is None}
+    assert read_launch_file(file, needed, tmp_path)

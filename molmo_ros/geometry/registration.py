@@ -14,8 +14,6 @@ depth_image_proc's by the step to the neighbouring pixel of the same surface, at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -80,23 +78,23 @@ class DepthRegistration:
         z = depth_m.astype(np.float32).ravel()
         seen = (z > 0) & (z < np.inf) & self._known
         z[~seen] = 0.0
-        edges_4N, depth = np.empty((4, z.size), np.float32), np.empty_like(z)
+        depth, cell = np.empty_like(z), np.empty(z.size, np.intp)
+        columns, rows = (
+            _Spans(z.size, size) for size in (self._color_camera.width, self._color_camera.height)
+        )
         for start in range(0, z.size, BLOCK):
             block = slice(start, start + BLOCK)
             corners = [self._projected(corner, z, block) for corner in self._corners]
             (u1, v1, depth1), (u2, v2, depth2) = corners[0], corners[-1]
             np.add(depth1, depth2, out=depth[block])
-            edges_4N[:, block] = (
-                np.minimum(u1, u2),
-                np.maximum(u1, u2),
-                np.minimum(v1, v2),
-                np.maximum(v1, v2),
-            )
+            columns.put(block, u1, u2, seen)
+            rows.put(block, v1, v2, seen)
+            cell[block] = rows.first[block]
+            cell[block] *= self._canvas.shape[1]
+            cell[block] += columns.first[block]
         depth *= np.float32(0.5)
         seen &= depth > NEAREST_M
-        columns = _span(edges_4N[0], edges_4N[1], self._color_camera.width, seen)
-        rows = _span(edges_4N[2], edges_4N[3], self._color_camera.height, seen)
-        return self._drawn(columns, rows, depth, seen)
+        return self._drawn(columns, rows, cell, depth, seen)
 
     def _projected(
         self, corner: _Corner, z: np.ndarray, block: slice
@@ -110,19 +108,23 @@ class DepthRegistration:
         y *= scale
         return (x, y, depth) if self._lens is None else (*self._lens.pixels(x, y), depth)
 
-    def _drawn(self, columns: _Span, rows: _Span, depth: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """The canvas with every patch on it, the nearest on top."""
+    def _drawn(
+        self, columns: _Spans, rows: _Spans, first: np.ndarray, depth: np.ndarray, seen: np.ndarray
+    ) -> np.ndarray:
+        """The canvas with every patch on it, the nearest on top; `first`: the cell that each begins at."""
         canvas = self._canvas
         canvas.fill(np.inf)
-        first = (rows.first * np.int32(canvas.shape[1]) + columns.first).astype(np.intp)
-        plain = seen & columns.usual & rows.usual
-        plain &= self._goes_on(columns, depth, seen, 1) & self._goes_on(rows, depth, seen, 0)
+        sides = columns.usual_length(seen), rows.usual_length(seen)
+        plain = seen.copy()
+        for axis, spans, side in ((1, columns, sides[0]), (0, rows, sides[1])):
+            plain &= np.abs(spans.length - np.int8(side)) <= 1
+            plain &= self._goes_on(spans, depth, seen, axis)
         flat = canvas.reshape(-1)
         flat[first] = plain_depth = np.where(plain, depth, np.float32(np.inf))
         hidden = np.flatnonzero(plain_depth < flat[first])
         _put_nearest(flat, first[hidden], depth[hidden])
-        square = np.ones((rows.side, columns.side), np.uint8)
-        canvas = cv2.erode(canvas, square, anchor=(columns.side - 1, rows.side - 1))
+        square = np.ones(sides[::-1], np.uint8)
+        canvas = cv2.erode(canvas, square, anchor=(sides[0] - 1, sides[1] - 1))
 
         flat = canvas.reshape(-1)
         others = np.flatnonzero(seen & ~plain)
@@ -135,7 +137,7 @@ class DepthRegistration:
         image = canvas[BORDER:-BORDER, BORDER:-BORDER]
         return np.where(image < np.inf, image, np.float32(np.nan))
 
-    def _goes_on(self, span: _Span, depth: np.ndarray, seen: np.ndarray, axis: int) -> np.ndarray:
+    def _goes_on(self, span: _Spans, depth: np.ndarray, seen: np.ndarray, axis: int) -> np.ndarray:
         """Patches (N,) whose next neighbour touches them and is of the same surface, or before it."""
         first, last = span.first.reshape(self._shape), span.last.reshape(self._shape)
         deep, there_seen = depth.reshape(self._shape), seen.reshape(self._shape)
@@ -212,35 +214,35 @@ class _QuickLens:
         return bent_x, bent_y
 
 
-@dataclass(frozen=True, eq=False)
-class _Span:
-    """Columns (or rows) `first` to `last` of every patch on the canvas, `length` of them; `side` is the usual
-    length, and `usual` are the patches that differ from it by at most one.
-    """
+class _Spans:
+    """Columns (or rows) `first` to `last` of every patch (N,) on the canvas, `length` of them; `size`: of the image."""
 
-    first: np.ndarray
-    last: np.ndarray
-    length: np.ndarray
-    side: int
-    usual: np.ndarray
+    def __init__(self, count: int, size: int) -> None:
+        # Small types: this is as fast as memory is.
+        self.first, self.last = np.empty(count, np.int16), np.empty(count, np.int16)
+        self.length = np.empty(count, np.int8)
+        self._size = size
 
+    def put(self, block: slice, edge: np.ndarray, other_edge: np.ndarray, seen: np.ndarray) -> None:
+        """Whole pixels between two edges, as depth_image_proc rounds them; takes from `seen` what is off the image."""
+        low, high = np.minimum(edge, other_edge), np.maximum(edge, other_edge)
+        for each in (low, high):
+            each += np.float32(0.5 + BORDER)
+            np.floor(each, out=each)
+        size = self._size
+        seen[block] &= (
+            (high >= BORDER) & (low < size + BORDER) & (high < FURTHEST_PX) & (low > -FURTHEST_PX)
+        )
+        np.clip(high, BORDER, size + 2 * BORDER - 1, out=high)
+        np.maximum(low, high - (LARGEST_PATCH - 1), out=low)
+        np.minimum(low, high, out=low)
+        self.first[block], self.last[block] = low, high
+        np.subtract(self.last[block], self.first[block] - 1, out=self.length[block], casting="unsafe")
 
-def _span(low: np.ndarray, high: np.ndarray, size: int, seen: np.ndarray) -> _Span:
-    """Whole pixels between two edges, as depth_image_proc rounds them; takes from `seen` what is off the image."""
-    for edge in (low, high):
-        edge += np.float32(0.5 + BORDER)
-        np.floor(edge, out=edge)
-    seen &= (high >= BORDER) & (low < size + BORDER) & (high < FURTHEST_PX) & (low > -FURTHEST_PX)
-    np.clip(high, BORDER, size + 2 * BORDER - 1, out=high)
-    np.maximum(low, high - (LARGEST_PATCH - 1), out=low)
-    np.minimum(low, high, out=low)
-    length = (high - low).astype(np.int8)
-    length += 1
-    some = length[:: length.size // SAMPLED + 1][seen[:: length.size // SAMPLED + 1]]
-    side = int(np.median(some)) if some.size else 1
-    return _Span(
-        low.astype(np.int32), high.astype(np.int32), length, side, np.abs(length - np.int8(side)) <= 1
-    )
+    def usual_length(self, seen: np.ndarray) -> int:
+        step = self.length.size // SAMPLED + 1
+        some = self.length[::step][seen[::step]]
+        return int(np.median(some)) if some.size else 1
 
 
 def _put_nearest(flat: np.ndarray, cell: np.ndarray, depth: np.ndarray) -> None:

@@ -42,27 +42,30 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class HeldFrame:
-    """A frame kept for later questions: `T_still_camera` (4x4) at its stamp, and what the model made of it."""
+    """A frame kept for later questions: `T_still_camera` (4x4) at its stamp, and what the model made of it. `raw`: as
+    it came, kept only while requests are recorded."""
 
     camera: str
     frame: Frame
     T_still_camera: np.ndarray
     look: Any = None
+    raw: RawFrame | None = None
 
     @property
     def nbytes(self) -> int:
         depth = 0 if self.frame.depth_m is None else self.frame.depth_m.nbytes
         look = 0 if self.look is None else int(self.look.nbytes)
-        return self.frame.color_HW3.nbytes + depth + look
+        raw = 0 if self.raw is None else self.raw.nbytes
+        return self.frame.color_HW3.nbytes + depth + look + raw
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """`goal`: position in `found` of the target that is the goal, None for none. `raw`: the frame as it came, None
-    for a held one or none at all. `frame_token`: under which the frame is held now, "" for none. `pose_stamp_ns`:
-    the time at which the poses in target_frame hold. `T_target_fixed` (4x4) at that time, None where the base stands
-    still. `support`: what the things stand on, in target_frame, None where it is not seen. `confidence`: of an answer
-    in words, NaN if not known.
+    """`goal`: position in `found` of the target that is the goal, None for none. `raw`: the frame as it came; None
+    where there was none, and for a held one that was not kept so. `frame_token`: under which the frame is held now, ""
+    for none. `pose_stamp_ns`: the time at which the poses in target_frame hold. `T_target_fixed` (4x4) at that time,
+    None where the base stands still. `support`: what the things stand on, in target_frame, None where it is not seen.
+    `confidence`: of an answer in words, NaN if not known.
     """
 
     request: ImageRequest

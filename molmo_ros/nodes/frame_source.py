@@ -114,6 +114,10 @@ class RawFrame:
     complete_s: float
     age_s: float
 
+    @property
+    def nbytes(self) -> int:
+        return sum(len(part) for part in (self.color, self.color_info, self.depth, self.depth_info) if part)
+
 
 @dataclass(eq=False)
 class _Wait:

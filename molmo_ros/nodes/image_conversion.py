@@ -1,8 +1,9 @@
 """sensor_msgs/Image to and from numpy.
 
-The encodings that cameras mostly send are read in plain numpy, without copying where the layout allows it;
-Bayer, YUV and the rest go through cv_bridge, which is imported only then. Encodings are those of
-sensor_msgs/image_encodings.hpp. Whatever does not fit is refused with BAD_IMAGE, by name.
+The encodings that cameras mostly send are read in plain numpy, without copying where the layout allows it, Bayer and
+YUV 4:2:2 by the conversions of OpenCV that cv_bridge stands on (its port on PyPI has no YUV and knows no padding); the
+rest goes through cv_bridge, which is imported only then. Encodings are those of sensor_msgs/image_encodings.hpp.
+Whatever does not fit is refused with BAD_IMAGE, by name.
 """
 
 from __future__ import annotations
@@ -28,13 +29,27 @@ LAYOUTS: dict[str, tuple[str, int]] = {
     "mono16": ("u2", 1),
     "16UC1": ("u2", 1),
     "32FC1": ("f4", 1),
+    **{f"bayer_{pattern}8": ("u1", 1) for pattern in ("rggb", "bggr", "gbrg", "grbg")},
+    **{f"bayer_{pattern}16": ("u2", 1) for pattern in ("rggb", "bggr", "gbrg", "grbg")},
+    **dict.fromkeys(("yuv422", "uyvy", "yuv422_yuy2", "yuyv"), ("u1", 2)),
 }
 
+# OpenCV names a Bayer pattern by the second row and column, ROS by the first.
+_OF_BAYER = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
 _TO_RGB = {
     "bgr8": cv2.COLOR_BGR2RGB,
     "rgba8": cv2.COLOR_RGBA2RGB,
     "bgra8": cv2.COLOR_BGRA2RGB,
     "mono8": cv2.COLOR_GRAY2RGB,
+    "mono16": cv2.COLOR_GRAY2RGB,
+    **dict.fromkeys(("yuv422", "uyvy"), cv2.COLOR_YUV2RGB_UYVY),
+    **dict.fromkeys(("yuv422_yuy2", "yuyv"), cv2.COLOR_YUV2RGB_YUYV),
+    **{f"bayer_{pattern}{bits}": code for pattern, code in _OF_BAYER.items() for bits in (8, 16)},
 }
 
 
@@ -85,9 +100,14 @@ def rgb_from_message(message: Image) -> np.ndarray:
     if message.encoding in ("rgb8", "8UC3"):
         return pixels(message)
     if message.encoding in _TO_RGB:
-        return np.asarray(cv2.cvtColor(pixels(message), _TO_RGB[message.encoding]))
-    if message.encoding == "mono16":
-        return np.asarray(cv2.cvtColor((pixels(message) >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB))
+        try:
+            image = np.asarray(cv2.cvtColor(pixels(message), _TO_RGB[message.encoding]))
+        except cv2.error as error:
+            size = f"{message.width}x{message.height}"
+            raise PointingError(
+                Code.BAD_IMAGE, f"the {size} {message.encoding} image cannot be turned into RGB: {error.err}"
+            ) from error
+        return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
     if message.encoding in LAYOUTS:
         raise PointingError(
             Code.BAD_IMAGE,
@@ -137,8 +157,7 @@ def _through_cv_bridge(message: Image) -> np.ndarray:
         raise PointingError(
             Code.BAD_IMAGE,
             f"encoding {message.encoding!r} cannot be turned into RGB ({error}); known: "
-            f"{', '.join(LAYOUTS)}, "
-            "and the Bayer and YUV encodings of cv_bridge",
+            f"{', '.join(LAYOUTS)}, and what else cv_bridge knows",
         ) from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise PointingError(

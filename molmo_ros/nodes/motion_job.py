@@ -25,7 +25,10 @@ class MotionRequest:
 
 @dataclass(eq=False)
 class MotionJob:
-    """A request and its fate. `finish` is called once, on the worker's thread, when all fields are final."""
+    """A request and its fate. `finish` is called once, on the worker's thread, when all fields are final.
+
+    `waits`: there is a plan, and an operator's word on it is asked for.
+    """
 
     request: MotionRequest
     goal_id: str
@@ -37,5 +40,6 @@ class MotionJob:
     trajectory: Trajectory | None = None
     planning_s: float = 0.0
     execution_s: float = 0.0
+    waits: bool = False
     confirmed: threading.Event = field(default_factory=threading.Event)
     accepted: bool = False

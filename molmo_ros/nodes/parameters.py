@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from molmo_ros.geometry.gripper_room import Gripper
+from molmo_ros.nodes.gripper_parameters import GRIPPER_PARAMETERS
 from molmo_ros.nodes.hand_off_parameters import HAND_OFF_PARAMETERS, NAV2, HandOffParameters
 from molmo_ros.nodes.parameter_table import (
     Parameter,
@@ -24,6 +26,7 @@ from molmo_ros.nodes.parameter_table import (
     nearest_name,
     yaml_lines,
 )
+from molmo_ros.nodes.recording_parameters import RECORDING_PARAMETERS
 from molmo_ros.pointing.formats import AUTO, FORMATS
 
 #: In a topic it stands for the camera's name.
@@ -264,6 +267,8 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
         False,
         "Draw and publish ~/annotated_image for every request, not only while somebody subscribes to it.",
     ),
+    *GRIPPER_PARAMETERS,
+    *RECORDING_PARAMETERS,
     # Cameras
     Parameter(
         "cameras",
@@ -512,6 +517,13 @@ class PointingParameters:
     approach: str
     select: str
     publish_annotated_image: bool
+    gripper_max_opening_m: float
+    gripper_finger_depth_m: float
+    gripper_finger_width_m: float
+    gripper_finger_thickness_m: float
+    gripper_tip_clearance_m: float
+    record: str
+    record_max_megabytes: float
     cameras: tuple[CameraParameters, ...]
     planner: HandOffParameters
 
@@ -573,9 +585,30 @@ class PointingParameters:
             return self.cameras[0]
         return next((camera for camera in self.cameras if camera.name == name), None)
 
+    @property
+    def gripper(self) -> Gripper:
+        return Gripper(
+            **{each.name: getattr(self, f"gripper_{each.name}") for each in fields(Gripper)}
+        )
+
+    def values(self) -> dict[str, Value]:
+        """What `from_values` makes equal parameters of; cameras each with values of their own."""
+        values: dict[str, Value] = {
+            entry.name: _as_value(getattr(self, entry.name)) for entry in NODE_PARAMETERS
+        }
+        values["cameras"] = [camera.name for camera in self.cameras]
+        for camera in self.cameras:
+            for entry in CAMERA_PARAMETERS:
+                values[f"{camera.name}.{entry.name}"] = getattr(camera, entry.name)
+        return values
+
     def model_choice(self) -> tuple[Any, ...]:
         """Equal for two sets of parameters exactly when they mean the same model."""
         return tuple(getattr(self, name) for name in MODEL_PARAMETERS)
+
+
+def _as_value(value: Any) -> Value:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_camera_names(names: tuple[str, ...]) -> None:

@@ -7,7 +7,6 @@ that comes while another is at work is refused: nothing replaces a running motio
 from __future__ import annotations
 
 import queue
-import signal
 import sys
 import threading
 import time
@@ -16,21 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.duration import Duration as RosDuration
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
-from rclpy.logging import get_logger
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.time import Time
-from std_msgs.msg import Empty
+from std_msgs.msg import Empty, String
 from std_srvs.srv import Trigger
 from tf2_ros import Buffer, TransformException, TransformListener
 from trajectory_msgs.msg import JointTrajectory
@@ -41,7 +36,7 @@ from molmo_ros.nodes.arm_state import ArmState
 from molmo_ros.nodes.depth_obstacles import DepthSource, obstacles_seen
 from molmo_ros.nodes.messages import NANOSECONDS, duration, outcome_message
 from molmo_ros.nodes.motion_job import MotionJob, MotionRequest
-from molmo_ros.nodes.parameter_table import ParameterError
+from molmo_ros.nodes.node_process import let_replies_out, serve_until_signal
 from molmo_ros.nodes.planner_parameters import PlannerParameters
 from molmo_ros.nodes.trajectory_messages import trajectory_message
 from molmo_ros.outcome import Code, Outcome, PointingError
@@ -101,6 +96,7 @@ class PlannerNode(Node):
 
         self._shown = self.create_publisher(JointTrajectory, "~/planned_trajectory", LATCHED_QOS)
         self._outcomes = self.create_publisher(OutcomeMessage, "~/outcome", GOAL_QOS)
+        self._awaiting = self.create_publisher(String, "~/awaiting_confirm", LATCHED_QOS)
         self._heartbeat = self.create_publisher(Empty, "~/heartbeat", 1)
         self.create_subscription(PoseStamped, "goal_pose", self._on_goal_pose, GOAL_QOS)
         self.create_subscription(PoseArray, "goal_poses", self._on_goal_poses, GOAL_QOS)
@@ -224,12 +220,13 @@ class PlannerNode(Node):
 
     def _on_confirm(self, request: Confirm.Request, response: Confirm.Response) -> Confirm.Response:
         job = self._current
-        if job is None or job.goal_id != request.goal_id or not self._settings.confirm:
-            waiting = f"goal {job.goal_id} is at work" if job else "no goal is at work"
+        if job is None or job.goal_id != request.goal_id or not job.waits:
+            waiting = f"goal {job.goal_id} {'waits' if job.waits else 'is at work'}" if job else "no goal is at work"
             response.outcome = outcome_message(
                 Outcome(Code.INVALID_REQUEST, f"no goal {request.goal_id!r} waits for a word; {waiting}")
             )
             return response
+        job.waits = False  # one word is enough
         job.accepted = request.accept
         job.confirmed.set()
         response.outcome = outcome_message(Outcome())
@@ -290,7 +287,13 @@ class PlannerNode(Node):
         if request.plan_only:
             return
         if self._settings.confirm:
-            self._wait_for_confirmation(job)
+            job.waits = True
+            self._awaiting.publish(String(data=job.goal_id))
+            try:
+                self._wait_for_confirmation(job)
+            finally:
+                job.waits = False
+                self._awaiting.publish(String())
         began_s = time.monotonic()
         try:
             self._execute(job, plan)
@@ -463,12 +466,14 @@ class PlannerNode(Node):
 
     # ------------------------------------------------------------ the end
 
-    def shut_down(self, patience_s: float = 5.0) -> None:
-        """Brake what moves, answer the open goal with CANCELLED, and end the threads."""
+    def shut_down(self, patience_s: float = 5.0) -> bool:
+        """Brake what moves, answer the open goal with CANCELLED, and end the threads; False when one is stuck."""
         self._ending.set()
         self._jobs.put(None)
         for thread in self._threads:
             thread.join(patience_s)
+        let_replies_out(self._executor_of_calls, 1.0)
+        return not any(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
         """Destroy the node; nothing may spin it any more."""
@@ -476,48 +481,15 @@ class PlannerNode(Node):
         self.destroy_node()
 
 
-def _spin(executor: Executor, ended: threading.Event) -> None:
-    """Serve until the end; a callback that raises is logged, and the others go on."""
-    while not ended.is_set():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-        except Exception as error:  # noqa: BLE001 - the other callbacks go on
-            if not ended.is_set():
-                get_logger("planner_node").error(f"a callback failed: {type(error).__name__}: {error}")
-
-
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
-    # The signals are taken here and nowhere else: a motion is braked before the context goes away.
-    ending = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
-    try:
-        node = PlannerNode(executor)
-    except (ParameterError, RobotError, ObstacleError, InvalidTopicNameException) as error:
-        get_logger("planner_node").fatal(" ".join(str(error).split()))
-        rclpy.shutdown()
-        return 2
-    ended = threading.Event()
-    spinning = threading.Thread(target=_spin, args=(executor, ended), name="executor", daemon=True)
-    spinning.start()
-
-    signal.sigwait(ending)
-
-    node.shut_down()
-    replied = threading.Event()
-    executor.create_task(replied.set)  # runs after the answers, which are queued before it
-    replied.wait(1.0)
-    ended.set()
-    executor.wake()
-    executor.shutdown(timeout_sec=1.0)
-    spinning.join(1.0)
-    node.close()
-    rclpy.shutdown()
-    return 0
+    """See `serve_until_signal`."""
+    return serve_until_signal(
+        "planner_node",
+        args,
+        ("executor",),
+        lambda executors: PlannerNode(executors[0]),
+        (RobotError, ObstacleError),
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and TF, one for the model, one for lifecycle transitions, one for pictures.
     pointing_pipeline   frame -> pixels -> points -> places           model's thread
     answer_topics    what planners and people get to see              model's thread, pictures' thread
     hand_off         asks the operator, tells a planner's action      a thread for each goal on its way
+    request_recorder    what was asked, seen and answered, as bags    recorder's thread
     sensors          cameras and TF                                   sensors' thread
 """
 
@@ -15,24 +16,18 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.logging import get_logger
-from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_topic_name import validate_topic_name
 
 from molmo_ros.nodes import diagnostics
@@ -46,10 +41,11 @@ from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.lifecycle_transitions import ConcurrentLifecycleNode
 from molmo_ros.nodes.model_choice import LoadPointer, load_pointer_of
 from molmo_ros.nodes.model_worker import ModelWorker, failure_line
-from molmo_ros.nodes.parameter_table import ParameterError
+from molmo_ros.nodes.node_process import let_replies_out, serve_until_signal
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.planner_action import STOP_S, PlannerAction, PlannerInterface, planner_interface
 from molmo_ros.nodes.pointing_pipeline import PointingPipeline
+from molmo_ros.nodes.request_recorder import RequestRecorder
 from molmo_ros.nodes.request_server import RequestServer
 from molmo_ros.nodes.sensors import Sensors
 from molmo_ros.outcome import Code, Outcome, PointingError
@@ -58,8 +54,10 @@ from molmo_ros.pointing.held import Held
 if TYPE_CHECKING:
     from molmo_ros.pointing.protocol import Pointer
 
-SHUTDOWN_REPLY_S = 0.8
-SHUTDOWN_MODEL_S = 0.8
+# A signal ends the process in less than 2 s, whatever the model is at; the rest is for executors and Python itself.
+END_WITHIN_S = 1.0
+# Deactivating waits so long for what is still to be recorded.
+RECORD_S = 0.8
 # A model at work is told to stop at its next layer; one that does not within this time is left behind.
 UNLOAD_S = 30.0
 SUCCESS, FAILURE, ERROR = (
@@ -87,6 +85,7 @@ class PointingNode(ConcurrentLifecycleNode):
         self._planner: PlannerAction | None = None
         self._pipeline: PointingPipeline | None = None
         self._held: Held[HeldFrame] = Held(0, 0)
+        self._recorder: RequestRecorder | None = None
         self._declared = DeclaredParameters(
             self, may_change=lambda: self.state_label in ("unconfigured", "inactive")
         )
@@ -102,6 +101,7 @@ class PointingNode(ConcurrentLifecycleNode):
             submit=self._submit,
             release=lambda token: self._held.release(token),
             on_refused=self._log.note_refused,
+            on_ended=self._note,
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(
@@ -191,6 +191,14 @@ class PointingNode(ConcurrentLifecycleNode):
             self._held,
             (lambda: self._sensors.base_in(parameters.fixed_frame)) if parameters.fixed_frame else None,
         )
+        if parameters.record:
+            self._recorder = RequestRecorder(
+                Path(parameters.record),
+                round(parameters.record_max_megabytes * 1e6),
+                self.get_fully_qualified_name(),
+                tuple(rules),
+                on_fault=self.get_logger().error,
+            )
         self._sensors.open(parameters, rules)
         if self._interface is not None:
             self._planner = PlannerAction(self, self._service_executor, self._interface, parameters.planner)
@@ -253,6 +261,7 @@ class PointingNode(ConcurrentLifecycleNode):
         if planner is not None:
             self._service_executor.create_task(planner.destroy)  # on its thread: the executor may be waiting on it
         self._sensors.close(outcome)
+        self._end_recording(RECORD_S)
         return SUCCESS
 
     def _end_all(self, outcome: Outcome, timeout_s: float) -> None:
@@ -340,10 +349,25 @@ class PointingNode(ConcurrentLifecycleNode):
         total_s = time.monotonic() - job.received_s
         answer = replace(answer, seconds=replace(answer.seconds, total=total_s))
         job.reply(answer)
-        self._log.note(answer)
+        self._note(answer)
         self.get_logger().info(
             f"{answer.request.words!r}: {answer.outcome}, {len(answer.found)} points, {answer.seconds.total:.3f} s"
         )
+
+    def _note(self, answer: Answer) -> None:
+        """After the answer was given. From any thread."""
+        self._log.note(answer)
+        recorder = self._recorder
+        if recorder is not None:
+            recorder.record(answer)
+
+    def _end_recording(self, timeout_s: float) -> bool:
+        """Whether everything that waited was written, in the time that there is."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is None or recorder.close(timeout_s):
+            return True
+        self.get_logger().warning(f"the last requests are not recorded: no time was left ({recorder.folder})")
+        return False
 
     # ------------------------------------------------------------------ diagnostics
 
@@ -384,23 +408,30 @@ class PointingNode(ConcurrentLifecycleNode):
             ),
             *self._log.statuses(name, cameras),
         ]
+        recorder = self._recorder
+        if recorder is not None:
+            level = diagnostics.ERROR if recorder.fault else diagnostics.OK
+            statuses.append(diagnostics.status(f"{name}: recording", level, *recorder.describe()))
         self._diagnostics.publish(diagnostics.array(statuses, self.get_clock().now().to_msg()))
 
     # ------------------------------------------------------------------ the end
 
     def shut_down(self) -> bool:
-        """Answer every open request with CANCELLED and end all threads but the executors'; False when one is
-        stuck."""
+        """Answer every open request with CANCELLED and end all threads but the executors', within END_WITHIN_S; False
+        when one is stuck."""
+        end_s = time.monotonic() + END_WITHIN_S
+
+        def left_s() -> float:
+            return max(end_s - time.monotonic(), 0.0)
+
         self._ending, self._active = True, False
-        outcome = Outcome(Code.CANCELLED, "the node is shutting down")
-        self._end_all(outcome, SHUTDOWN_REPLY_S)
-        replied = threading.Event()
-        self._service_executor.create_task(replied.set)  # runs after the answers, which are queued before it
-        replied.wait(SHUTDOWN_REPLY_S)
+        self._end_all(Outcome(Code.CANCELLED, "the node is shutting down"), left_s() / 2)
+        let_replies_out(self._service_executor, left_s())
         worker = self._worker
-        ended = worker is None or worker.stop(SHUTDOWN_MODEL_S)
-        ended = self._topics.close(SHUTDOWN_REPLY_S) and ended
-        return self.end_transitions(SHUTDOWN_MODEL_S) and ended
+        ended = worker is None or worker.stop(left_s())
+        ended = self._topics.close(left_s()) and ended
+        ended = self._end_recording(left_s()) and ended
+        return self.end_transitions(left_s()) and ended
 
     def close(self) -> None:
         """Destroy everything; nothing may spin it any more."""
@@ -420,56 +451,14 @@ def _return_memory() -> None:
             trim(0)
 
 
-def _spin(executor: Executor, ended: threading.Event) -> None:
-    """Serve until the end; a callback that raises is logged, and the others go on."""
-    while not ended.is_set():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-        except Exception as error:  # noqa: BLE001 - the other callbacks go on
-            if not ended.is_set():
-                get_logger("pointing_node").error(f"a callback failed: {type(error).__name__}: {error}")
-
-
 def main(args: Sequence[str] | None = None, load_pointer: LoadPointer = load_pointer_of) -> int:
-    """Run until SIGINT or SIGTERM. Exit code 0, or 2 for a configuration that cannot work."""
-    # The signals are taken here and nowhere else: open requests are answered before the context goes away.
-    ending = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-    executor, sensor_executor = SingleThreadedExecutor(), SingleThreadedExecutor()
-    try:
-        node = PointingNode(executor, sensor_executor, load_pointer)
-    except (ParameterError, InvalidTopicNameException) as error:
-        get_logger("pointing_node").fatal(" ".join(str(error).split()))
-        rclpy.shutdown()
-        return 2
-    ended = threading.Event()
-    threads = [
-        threading.Thread(target=_spin, args=(each, ended), name=name, daemon=True)
-        for each, name in ((executor, "services"), (sensor_executor, "sensors"))
-    ]
-    for thread in threads:
-        thread.start()
-
-    signal.sigwait(ending)
-
-    all_ended = node.shut_down()
-    ended.set()
-    for each in (executor, sensor_executor):
-        each.wake()
-        each.shutdown(timeout_sec=SHUTDOWN_REPLY_S)
-    for thread in threads:
-        thread.join(SHUTDOWN_REPLY_S)
-    if not all_ended or any(thread.is_alive() for thread in threads):
-        # Loading a model cannot be interrupted, and Python would wait for it: nothing is left to be saved.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    node.close()
-    rclpy.shutdown()
-    return 0
+    """See `serve_until_signal`."""
+    return serve_until_signal(
+        "pointing_node",
+        args,
+        ("services", "sensors"),
+        lambda executors: PointingNode(executors[0], executors[1], load_pointer),
+    )
 
 
 if __name__ == "__main__":

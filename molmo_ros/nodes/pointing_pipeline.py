@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from molmo_ros.geometry.checks import Limits
 from molmo_ros.geometry.depth_profile import PROFILES
 from molmo_ros.geometry.frame import Frame
-from molmo_ros.geometry.gripper_room import DEFAULT_GRIPPER
 from molmo_ros.geometry.locate import Located, locate
 from molmo_ros.geometry.motion import MotionError, carried
 from molmo_ros.geometry.pose import Approach, inverse
@@ -24,7 +23,6 @@ from molmo_ros.geometry.uncertainty import ExtrinsicError
 from molmo_ros.nodes.answer import Answer, Found, HeldFrame, StageSeconds, goal_among, outcome_of
 from molmo_ros.nodes.base_motion import BaseNow
 from molmo_ros.nodes.frame_reading import FrameReader
-from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_request import PointingRequest
 from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.parameters import CameraParameters, PointingParameters
@@ -40,29 +38,33 @@ if TYPE_CHECKING:
 LOST_AFTER_S = 5.0
 
 
-@dataclass
 class _Draft:
-    """An answer while its stages run."""
+    """An answer while its stages run: each gives it more than the one before, and adds to the seconds."""
 
-    outcome: Outcome = field(default_factory=Outcome)
-    words: str = ""
-    confidence: float = math.nan
-    found: tuple[Found, ...] = ()
-    goal: int | None = None
-    camera: str = ""
-    frame: Frame | None = None
-    raw: RawFrame | None = None
-    frame_token: str = ""
-    pose_stamp_ns: int = 0
-    T_target_fixed: np.ndarray | None = None
-    support: SupportPlane | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self, job: Job) -> None:
+        self.answer = Answer(job.request, camera=job.request.camera.name)
+        self._job = job
+        self._seconds: dict[str, float] = {}
 
-    def answer(self, job: Job) -> Answer:
-        values = vars(self) | {
-            "seconds": StageSeconds(**self.seconds, total=time.monotonic() - job.received_s)
-        }
-        return Answer(job.request, **values)
+    def took(self, **seconds: float) -> None:
+        """Add to stages, by their names in StageSeconds."""
+        for stage, spent in seconds.items():
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the wall-clock time of a with-block to one stage."""
+        begin_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.took(**{stage: time.perf_counter() - begin_s})
+
+    def done(self) -> Answer:
+        """Only what went well all the way has a goal."""
+        total_s = time.monotonic() - self._job.received_s
+        goal = self.answer.goal if self.answer.outcome.ok else None
+        return replace(self.answer, goal=goal, seconds=StageSeconds(**self._seconds, total=total_s))
 
 
 class PointingPipeline:
@@ -82,20 +84,12 @@ class PointingPipeline:
     def run(self, pointer: Pointer, job: Job) -> Answer:
         """The answer to the job's request; what goes wrong on the way becomes its outcome, never an
         exception."""
-        draft = _Draft(camera=job.request.camera.name)
+        draft = _Draft(job)
         try:
             self._run(pointer, job, draft)
-        except PointingError as error:
-            draft.outcome = error.outcome
-            if error.outcome.code == Code.CANCELLED and job.left_s <= 0:
-                draft.outcome = job.timed_out()
-        except MemoryError as error:
-            draft.outcome = Outcome(Code.OUT_OF_MEMORY, f"while {job.doing}: {error}")
         except Exception as error:  # noqa: BLE001 - the caller gets an answer whatever happens, and the node stays up
-            draft.outcome = Outcome(Code.INTERNAL, f"while {job.doing}: {type(error).__name__}: {error}")
-        if not draft.outcome.ok:
-            draft.goal = None
-        return draft.answer(job)
+            draft.answer = replace(draft.answer, outcome=_outcome_of_fault(error, job))
+        return draft.done()
 
     def carried_to_now(self, answer: Answer) -> Answer:
         """The answer with its targets where they are by now, checked anew: its base may have driven on since.
@@ -126,14 +120,20 @@ class PointingPipeline:
 
     def _run(self, pointer: Pointer, job: Job, draft: _Draft) -> None:
         held = self._frame(job, draft)
-        draft.frame, draft.camera, draft.pose_stamp_ns = held.frame, held.camera, held.frame.stamp_ns
+        stamp_ns = held.frame.stamp_ns
+        raw = draft.answer.raw or held.raw
+        draft.answer = replace(
+            draft.answer, frame=held.frame, camera=held.camera, raw=raw, pose_stamp_ns=stamp_ns
+        )
         if held.look is None and isinstance(pointer, LookingPointer):
             job.enter("vision")
             look = pointer.look(held.frame.color_HW3, should_stop=job.should_stop)
-            draft.seconds |= {"vision": look.vision_s, "prefill": look.prefill_s}
-            held = HeldFrame(held.camera, held.frame, held.T_still_camera, look)
+            draft.took(vision=look.vision_s, prefill=look.prefill_s)
+            held = replace(held, look=look)
         # Held as soon as it is read: an answer that means nothing may be asked for again in other words.
-        draft.frame_token = job.request.frame_token or self._held.keep(held)
+        draft.answer = replace(
+            draft.answer, frame_token=job.request.frame_token or self._held.keep(held)
+        )
         if isinstance(job.request, PointingRequest):
             self._point(pointer, job, job.request, held, draft)
         else:
@@ -143,15 +143,16 @@ class PointingPipeline:
         if job.request.frame_token:
             return self._held.get(job.request.frame_token)
         assert job.frame is not None
-        try:
-            draft.raw = raw = job.frame.result(0)
-        finally:
-            draft.seconds["frame_wait"] = time.monotonic() - job.frame_asked_s
-        draft.seconds["frame_wait"] = raw.complete_s - job.frame_asked_s
+        if job.frame.exception(0) is not None:
+            draft.took(frame_wait=time.monotonic() - job.frame_asked_s)
+        raw = job.frame.result(0)
+        draft.took(frame_wait=raw.complete_s - job.frame_asked_s)
+        draft.answer = replace(draft.answer, raw=raw)
         job.enter("decode_image")
-        with _timed(draft, "decode_image"):
-            frame = self._readers[draft.camera].read(raw)
-        return HeldFrame(draft.camera, frame, raw.T_still_camera)
+        with draft.timed("decode_image"):
+            frame = self._readers[draft.answer.camera].read(raw)
+        recorded = raw if job.request.parameters.record else None
+        return HeldFrame(draft.answer.camera, frame, raw.T_still_camera, raw=recorded)
 
     def _point(
         self, pointer: Pointer, job: Job, request: PointingRequest, held: HeldFrame, draft: _Draft
@@ -172,23 +173,30 @@ class PointingPipeline:
                 max_points=request.max_points,
                 should_stop=job.should_stop,
             )
-        draft.words = pointing.answer
+        draft.answer = replace(draft.answer, words=pointing.answer)
         _add(draft, pointing.durations)
         job.enter("geometry", job.tokens, pointing.points)
-        with _timed(draft, "geometry"):
-            T_target_camera = held.T_still_camera
+        with draft.timed("geometry"):
+            T_target_camera, pose_stamp_ns = held.T_still_camera, held.frame.stamp_ns
             if self._base_now is not None and pointing.points:
                 base = self._base(self._base_now, request.parameters.tf_timeout_s)
-                T_target_camera = base.T_target_fixed @ held.T_still_camera
-                draft.pose_stamp_ns, draft.T_target_fixed = base.stamp_ns, base.T_target_fixed
+                T_target_camera, pose_stamp_ns = base.T_target_fixed @ held.T_still_camera, base.stamp_ns
+                draft.answer = replace(draft.answer, T_target_fixed=base.T_target_fixed)
             checks = _Checks(request.parameters, _camera_of(held, request))
             support = checks.support(held.frame, T_target_camera) if pointing.points else None
-            draft.support = support.moved(T_target_camera) if support is not None else None
-            draft.found = tuple(
+            if support is not None:
+                draft.answer = replace(draft.answer, support=support.moved(T_target_camera))
+            found = tuple(
                 checks.found(held.frame, point, T_target_camera, support) for point in pointing.points
             )
-        draft.goal = goal_among(draft.found, request.parameters.select)
-        draft.outcome = outcome_of(draft.found, request.words, pointing.absence, draft.goal)
+        goal = goal_among(found, request.parameters.select)
+        draft.answer = replace(
+            draft.answer,
+            found=found,
+            pose_stamp_ns=pose_stamp_ns,
+            goal=goal,
+            outcome=outcome_of(found, request.words, pointing.absence, goal),
+        )
 
     def _ask(self, pointer: Pointer, job: Job, held: HeldFrame, draft: _Draft) -> None:
         question = job.request.words
@@ -199,7 +207,7 @@ class PointingPipeline:
         else:
             job.enter("decode")
             reply = pointer.ask(held.frame.color_HW3, question, should_stop=job.should_stop)
-        draft.words, draft.confidence = reply.answer.strip(), reply.confidence
+        draft.answer = replace(draft.answer, words=reply.answer.strip(), confidence=reply.confidence)
         _add(draft, reply.durations)
 
     def _base(self, base_now: Callable[[], Future[BaseNow]], tf_timeout_s: float) -> BaseNow:
@@ -227,6 +235,7 @@ class _Checks:
         self._approach: Approach = "surface_normal" if parameters.approach == "surface_normal" else "top_down"
         self._profile = PROFILES[camera.depth_noise]
         self._radius_px = camera.depth_radius_px or None
+        self._gripper = parameters.gripper
         self._min_confidence = parameters.min_confidence
 
     def support(self, frame: Frame, T_target_camera: np.ndarray) -> SupportPlane | None:
@@ -252,7 +261,7 @@ class _Checks:
             extrinsic=self._extrinsic,
             radius_px=self._radius_px,
             support=support,
-            gripper=DEFAULT_GRIPPER,
+            gripper=self._gripper,
         )
         lowest = self._min_confidence
         if lowest > 0 and not point.confidence >= lowest:
@@ -275,20 +284,15 @@ def _camera_of(held: HeldFrame, request: PointingRequest) -> CameraParameters:
     return request.parameters.camera_called(held.camera) or request.camera
 
 
+def _outcome_of_fault(error: Exception, job: Job) -> Outcome:
+    if isinstance(error, PointingError):
+        if error.outcome.code == Code.CANCELLED and job.left_s <= 0:
+            return job.timed_out()
+        return error.outcome
+    if isinstance(error, MemoryError):
+        return Outcome(Code.OUT_OF_MEMORY, f"while {job.doing}: {error}")
+    return Outcome(Code.INTERNAL, f"while {job.doing}: {type(error).__name__}: {error}")
+
+
 def _add(draft: _Draft, durations: ModelDurations) -> None:
-    for stage, spent in (
-        ("vision", durations.vision_s),
-        ("prefill", durations.prefill_s),
-        ("decode", durations.decode_s),
-    ):
-        draft.seconds[stage] = draft.seconds.get(stage, 0.0) + spent
-
-
-@contextmanager
-def _timed(draft: _Draft, stage: str) -> Iterator[None]:
-    """Adds the wall-clock time of a with-block to one stage."""
-    begin_s = time.perf_counter()
-    try:
-        yield
-    finally:
-        draft.seconds[stage] = draft.seconds.get(stage, 0.0) + time.perf_counter() - begin_s
+    draft.took(vision=durations.vision_s, prefill=durations.prefill_s, decode=durations.decode_s)

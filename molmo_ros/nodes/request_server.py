@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
-from molmo_ros.nodes.answer import Answer
+from molmo_ros.nodes.answer import Answer, StageSeconds
 from molmo_ros.nodes.image_request import ImageRequest, PointingRequest, Question
 from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.messages import (
@@ -51,14 +51,17 @@ class RequestServer:
         submit: Callable[[Job], None],
         release: Callable[[str], None],
         on_refused: Callable[[Outcome], None],
+        on_ended: Callable[[Answer], None],
     ) -> None:
-        """`submit` takes a job or raises PointingError, `release` frees a held frame or raises it."""
+        """`submit` takes a job or raises PointingError, `release` frees a held frame or raises it. `on_ended` hears of
+        jobs that are answered here before their stages are through, from any thread."""
         self._node = node
         self._executor = executor
         self._parameters = parameters
         self._submit = submit
         self._release = release
         self._on_refused = on_refused
+        self._on_ended = on_ended
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._of_goal: dict[bytes, Job] = {}
         # Reentrant, because a call that awaits its answer must not keep the next one out.
@@ -95,7 +98,14 @@ class RequestServer:
     def _answer_instead(self, job: Job, outcome: Outcome) -> bool:
         first = job.claim()
         if first:
-            job.reply(Answer(job.request, outcome, camera=job.request.camera.name))
+            answer = Answer(
+                job.request,
+                outcome,
+                camera=job.request.camera.name,
+                seconds=StageSeconds(total=time.monotonic() - job.received_s),
+            )
+            job.reply(answer)
+            self._on_ended(answer)
             self._node.get_logger().warning(f"{job.request.words!r}: {outcome}")
         return first
 

@@ -194,6 +194,11 @@ class TransformWindow:
         moving = [self._edges[child] for child in set(source_path) ^ set(target_path)]
         return min((edge.last_ns for edge in moving if not edge.static), default=0)
 
+    def chain(self, frame: str) -> list[str]:
+        """A frame and those above it up to the root, as heard so far; only while the window is open."""
+        root, path = self._path_to_root(_plain(frame))
+        return [*path, root]
+
     def _known_frames(self) -> set[str]:
         return set(self._edges) | {edge.parent for edge in self._edges.values()}
 

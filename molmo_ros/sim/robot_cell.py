@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from molmo_ros.planning.trajectory import JointLimits, Trajectory
+from molmo_ros.sim.arm import ArmModel
 from molmo_ros.sim.following import Follower, Following
 from molmo_ros.sim.fr3 import FINGERS, FR3_ARM, JOINTS, T_HAND_WRIST_CAMERA, WRIST_FOVY_DEG
 from molmo_ros.sim.physics import TICK_S, TablePhysics
@@ -33,8 +34,10 @@ class RobotCell:
         render_size: tuple[int, int] = (640, 480),
         recipe: SceneRecipe | None = None,
         samples: int = 0,
+        arm: ArmModel = FR3_ARM,
     ) -> None:
-        self.tabletop = TabletopScene(render_size, recipe, samples, FR3_ARM)
+        """`arm`: the FR3, perhaps with something drawn on it."""
+        self.tabletop = TabletopScene(render_size, recipe, samples, arm)
         self._physics: TablePhysics | None = None
         self._frame = 0
 

@@ -10,20 +10,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.image import ImageError, message_to_cvimage
 from rosbags.image.image import to_cvtype
 
 from molmo_ros.outcome import Code, PointingError
+from molmo_ros.recorded_bag import BagError, messages, opened_bag
 from molmo_ros.training.reviewed_answers import CLICKS, REVIEWS, TARGETS, Reviewed, Reviews, Uv
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 _NANOSECONDS = 1_000_000_000
-
-
-class BagError(Exception):
-    """What is wrong with a bag, and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +82,14 @@ class AnswerBag:
                 yield stamp_ns, message
 
     def _messages(self, *topics: str) -> Iterator[tuple[str, Any]]:
-        wanted = [c for c in self._reader.connections if c.topic in topics]
-        if not wanted:
-            return
-        try:
-            for connection, _, raw in self._reader.messages(connections=wanted):
-                yield connection.topic, self._reader.deserialize(raw, connection.msgtype)
-        except (AnyReaderError, ValueError, OSError) as error:
-            raise BagError(f"the bag is broken: {' '.join(str(error).split())[:300]}") from error
+        return messages(self._reader, set(topics))
 
 
 @contextmanager
 def open_bag(path: Path, topics: Topics) -> Iterator[AnswerBag]:
     """Open a bag: its folder, or a single .mcap file. Raises BagError."""
-    try:
-        with AnyReader([path]) as reader:
-            yield AnswerBag(reader, topics)
-    except (AnyReaderError, OSError) as error:
-        old = "type definitions" in str(error)
-        hint = "; before ROS 2 Iron bags did not carry their message types: convert it to MCAP" if old else ""
-        raise BagError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}{hint}") from error
+    with opened_bag(path) as reader:
+        yield AnswerBag(reader, topics)
 
 
 def stamp_ns_of(message: Any) -> int:

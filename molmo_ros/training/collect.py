@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from molmo_ros.training.bag_answers import BagError, Topics, open_bag, rgb_of, truth_in
+from molmo_ros.recorded_bag import BagError
+from molmo_ros.training.bag_answers import Topics, open_bag, rgb_of, truth_in
 from molmo_ros.training.dataset import DatasetError, DatasetWriter
 from molmo_ros.training.reviewed_answers import Reviewed, write_reviewed
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import PoseArray, PoseStamped, TransformStamped
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_graph import UP_WITHIN_S, Graph, wait_until
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from tf2_ros import StaticTransformBroadcaster
 from trajectory_msgs.msg import JointTrajectory
@@ -112,22 +114,28 @@ class Motion:
     def goal_id(self) -> str:
         return bytes(self._handle.goal_id.uuid).hex()
 
-    def result(self, timeout_s: float = 60.0) -> MoveToGoal.Result:
+    def ends(self, timeout_s: float = 60.0) -> bool:
         with self._changed:
-            assert self._changed.wait_for(lambda: self._result is not None, timeout_s), "no result in time"
+            return self._changed.wait_for(lambda: self._result is not None, timeout_s)
+
+    def result(self, timeout_s: float = 60.0) -> MoveToGoal.Result:
+        assert self.ends(timeout_s), "no result in time"
         return self._result.result
 
 
 class PlannerCaller:
     """A planner_node process and everything that is said to it."""
 
-    def __init__(self, graph: Graph, name: str, folder: Path, *settings: str) -> None:
+    def __init__(
+        self, graph: Graph, name: str, folder: Path, *settings: str, speed_scale: float | None = 0.5
+    ) -> None:
+        """`speed_scale` None: the node's own default."""
         self._graph = graph
         self.name = name
         (folder / "table.yaml").write_text(TABLE_YAML)
         values = [
             "obstacles_file:=" + str(folder / "table.yaml"),
-            "speed_scale:=0.5",
+            *([] if speed_scale is None else [f"speed_scale:={speed_scale}"]),
             "settle_timeout_s:=40.0",
             "max_goal_age_s:=30.0",
             *settings,
@@ -136,7 +144,7 @@ class PlannerCaller:
         self.log = folder / f"{name}.log"
         self.process: subprocess.Popen[str] = graph.start(
             *[sys.executable, "-m", "molmo_ros.nodes.planner_node", "--ros-args", "-r", f"__node:={name}"],
-            *["-r", f"goal_pose:=/{name}/goal_pose", *arguments],
+            *["-r", f"goal_pose:=/{name}/goal_pose", "-r", f"goal_poses:=/{name}/goal_poses", *arguments],
             log=self.log,
         )
         self.node = graph.node(f"{name}_caller")
@@ -145,7 +153,11 @@ class PlannerCaller:
         self.shown: list[JointTrajectory] = []
         self.node.create_subscription(Outcome, f"/{name}/outcome", self.outcomes.append, 10)
         self.node.create_subscription(JointTrajectory, f"/{name}/planned_trajectory", self.shown.append, 10)
+        self.waiting: list[str] = []
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(String, f"/{name}/awaiting_confirm", self._hear_waiting, latched)
         self.goal_pose = self.node.create_publisher(PoseStamped, f"/{name}/goal_pose", 10)
+        self.goal_poses = self.node.create_publisher(PoseArray, f"/{name}/goal_poses", 10)
         self._static = StaticTransformBroadcaster(self.node)
         transform = TransformStamped(child_frame_id="shelf")
         transform.header.frame_id = "fr3_link0"
@@ -157,11 +169,20 @@ class PlannerCaller:
         }
         self._confirm = self.node.create_client(Confirm, f"/{name}/confirm")
 
+    def _hear_waiting(self, message: String) -> None:
+        self.waiting.append(message.data)
+
     def is_up(self) -> bool:
         """Whether it answers: a plan is asked for until one comes back."""
         if not self._client.wait_for_server(UP_WITHIN_S):
             return False
-        return wait_until(lambda: self.move(plan_only=True).result(10.0).outcome.code == 0, UP_WITHIN_S)
+
+        def plans() -> bool:
+            asked = self.move(plan_only=True)
+            # An action is seen before it sees its caller: first replies can get lost.
+            return asked.ends(10.0) and asked.result().outcome.code == 0
+
+        return wait_until(plans, UP_WITHIN_S)
 
     def pose(
         self, xyz: tuple[float, float, float] = GOAL, frame: str = "fr3_link0", age_s: float = 0.0
@@ -179,6 +200,10 @@ class PlannerCaller:
     def move(self, *poses: PoseStamped, **fields: Any) -> Motion:
         fields = {"approach_offset": 0.05, **fields}
         return Motion(self._client, MoveToGoal.Goal(goals=list(poses or (self.pose(),)), **fields))
+
+    def publish_goals(self, *poses: PoseStamped) -> None:
+        """Alternatives on the topic, stamped as the first of them."""
+        self.goal_poses.publish(PoseArray(header=poses[0].header, poses=[each.pose for each in poses]))
 
     def call(self, word: str) -> Trigger.Response:
         return self._answer(self._services[word].call_async(Trigger.Request()))

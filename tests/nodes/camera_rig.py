@@ -21,12 +21,13 @@ WIDTH, HEIGHT, FOCAL_PX, DEPTH_M = 160, 120, 150.0, 0.8
 COLOR_FRAME, DEPTH_FRAME = "rig_color", "rig_depth"
 #: The depth camera sits this much behind the colour camera, so the plane is nearer to colour.
 BEHIND_M = 0.05
+COLOR_RGB = (10, 20, 200)
 PLANE_Z_M = 1.0 - DEPTH_M
 
 
 @dataclass
 class Shot:
-    """How the next pictures are sent. `parts`: which topics speak."""
+    """How the next pictures are sent. `parts`: which topics speak; `halved`: every second instant at half the size."""
 
     parts: set[str] = field(default_factory=lambda: {"color", "info", "depth", "depth_info"})
     depth_late_s: float = 0.0
@@ -36,6 +37,7 @@ class Shot:
     big_endian: bool = False
     depth_codec: str = "rvl"
     wrong_depth_size: bool = False
+    halved: bool = False
 
 
 class CameraRig:
@@ -53,6 +55,7 @@ class CameraRig:
             "depth": node.create_publisher(kind, depth, 5),
             "depth_info": node.create_publisher(CameraInfo, f"{name}/depth/camera_info", 5),
         }
+        self._instant = 0
         self._timer = node.create_timer(0.05, self._publish)
 
     @property
@@ -63,15 +66,18 @@ class CameraRig:
         shot, own = self.shot, self.name == "own"
         now_ns = 0 if shot.zero_stamp else self.node.get_clock().now().nanoseconds
         late_ns = now_ns - round(shot.depth_late_s * 1e9)
+        self._instant += 1
+        halving = 2 if shot.halved and self._instant % 2 else 1
+        width, height, focal_px = WIDTH // halving, HEIGHT // halving, FOCAL_PX / halving
         scale = 2 if own else 1
-        depth_mm = np.full((HEIGHT // scale, WIDTH // scale), round(1000 * DEPTH_M), np.uint16)
+        depth_mm = np.full((height // scale, width // scale), round(1000 * DEPTH_M), np.uint16)
         if shot.wrong_depth_size:
             depth_mm = depth_mm[: HEIGHT // 4]
         messages = {
-            "color": self._color(),
-            "info": _info(WIDTH, HEIGHT, FOCAL_PX),
+            "color": self._color(np.full((height, width, 3), COLOR_RGB, np.uint8)),
+            "info": _info(width, height, focal_px),
             "depth": self._depth(depth_mm),
-            "depth_info": _info(WIDTH // scale, HEIGHT // scale, FOCAL_PX / scale),
+            "depth_info": _info(width // scale, height // scale, focal_px / scale),
         }
         for part in shot.parts:
             of_depth = part.startswith("depth")
@@ -79,8 +85,7 @@ class CameraRig:
             messages[part].header.frame_id = DEPTH_FRAME if own and of_depth else COLOR_FRAME
             self.publishers[part].publish(messages[part])
 
-    def _color(self) -> Any:
-        picture = np.full((HEIGHT, WIDTH, 3), (10, 20, 200), np.uint8)
+    def _color(self, picture: np.ndarray) -> Any:
         if self.name == "packed":
             jpeg = cv2.imencode(".jpg", picture[..., ::-1])[1]
             return CompressedImage(format="rgb8; jpeg compressed bgr8", data=array("B", jpeg.tobytes()))
@@ -128,8 +133,7 @@ def _info(width: int, height: int, focal_px: float) -> CameraInfo:
 
 
 def _image(pixels: np.ndarray, encoding: str, padding: int, big_endian: bool) -> Image:
-    if encoding.startswith("bgr"):
-        pixels = pixels[..., ::-1]
+    pixels = encoded(pixels, encoding)
     if big_endian:
         pixels = pixels.astype(pixels.dtype.newbyteorder(">"))
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(pixels.shape[0], -1)
@@ -138,6 +142,26 @@ def _image(pixels: np.ndarray, encoding: str, padding: int, big_endian: bool) ->
     image.step, image.is_bigendian = rows.shape[1], int(big_endian)
     image.data = array("B", rows.tobytes())
     return image
+
+
+def encoded(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    """HxWx3 uint8 RGB in another order of 8 bits; depth as it is."""
+    if encoding.startswith("bgr"):
+        return pixels[..., ::-1]
+    if encoding.startswith("bayer_"):  # one channel per pixel: "rggb" is red at the top left
+        mosaic = np.empty(pixels.shape[:2], np.uint8)
+        for place, channel in enumerate(encoding.removeprefix("bayer_")[:4]):
+            cells = np.s_[place // 2 :: 2, place % 2 :: 2]
+            mosaic[cells] = pixels[(*cells, "rgb".index(channel))]
+        return mosaic
+    if encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv"):  # ITU-R BT.601, 16..235; two pixels share U and V
+        to_yuv = [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
+        yuv = np.rint(pixels @ np.transpose(to_yuv) / 255 + (16, 128, 128)).astype(np.uint8)
+        chroma = yuv[..., 1].copy()
+        chroma[:, 1::2] = yuv[:, ::2, 2]
+        first_is_y = encoding in ("yuv422_yuy2", "yuyv")
+        return np.stack([yuv[..., 0], chroma] if first_is_y else [chroma, yuv[..., 0]], axis=-1)
+    return pixels
 
 
 def info_message() -> CameraInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +20,9 @@ except ImportError:
 
 @pytest.fixture(scope="module")
 def graph() -> Iterator[Graph]:
-    from ros_graph import Graph
+    from ros_graph import Graph, own_domain
 
-    ours = Graph(domain_id=1 + os.getpid() % 100)
+    ours = Graph(own_domain())
     yield ours
     ours.close()
 

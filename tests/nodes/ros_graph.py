@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future as ConcurrentFuture
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import rclpy
@@ -40,6 +42,7 @@ SCRIPT = Path(__file__).with_name("scripted_pointing_node.py")
 CAMERA_POSITION = (0.5, 0.1, 1.0)
 # A process imports a second of Python; on a machine that trains models beside the tests it takes far longer.
 UP_WITHIN_S = 90.0
+_LOCKS: dict[int, IO[str]] = {}
 
 
 @dataclass
@@ -54,11 +57,13 @@ class Behaviour:
     depth_size: tuple[int, int] = (WIDTH, HEIGHT)
     depth_m: float = DEPTH_M
     color_bytes: int | None = None
+    depth_bytes: int | None = None
     color_value: int = 0
     color_encoding: str = "rgb8"
     info_size: tuple[int, int] = (WIDTH, HEIGHT)
     k00: float = FOCAL_PX
     frame_id: str = OPTICAL
+    depth_frame_id: str = ""
     moving_frame: bool = False
     stamps_sent: list[int] = field(default_factory=list)
 
@@ -102,8 +107,9 @@ class Camera:
         if does.depth:
             width, height = does.depth_size
             depth = Image(width=width, height=height, encoding="16UC1", step=2 * width)
-            _stamp(depth, now_ns - round(does.depth_age_s * 1e9), does.frame_id)
-            depth.data = np.full((height, width), round(1000 * does.depth_m), np.uint16).tobytes()
+            _stamp(depth, now_ns - round(does.depth_age_s * 1e9), does.depth_frame_id or does.frame_id)
+            data = np.full((height, width), round(1000 * does.depth_m), np.uint16).tobytes()
+            depth.data = data[: does.depth_bytes]
             self._depth.publish(depth)
         if does.color:
             color = Image(width=WIDTH, height=HEIGHT, encoding=does.color_encoding, step=3 * WIDTH)
@@ -238,6 +244,7 @@ class Goal:
     def end(self, timeout_s: float = 20.0) -> tuple[int, PointToTarget.Result]:
         """Status (action_msgs/GoalStatus) and result."""
         reply = self._result.get(timeout_s)
+        # On the executor's thread: it may be about to wait for this client, and would end with an error.
         self._executor.create_task(self._client.destroy)
         return reply.status, reply.result
 
@@ -263,12 +270,15 @@ class PendingReply:
 class Graph:
     """The test's own end: one context, one executor in a thread, and the processes it started."""
 
-    def __init__(self, domain_id: int) -> None:
-        os.environ["ROS_DOMAIN_ID"] = str(domain_id)
+    def __init__(self, domain_id: int | None) -> None:
+        """`domain_id` None: that of the environment, as in a process that another graph has started."""
+        if domain_id is not None:
+            os.environ["ROS_DOMAIN_ID"] = str(domain_id)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         rclpy.init(args=[], domain_id=domain_id)
         self._executor = SingleThreadedExecutor()
         self._processes: list[subprocess.Popen[str]] = []
+        self._nodes: list[Node] = []
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
@@ -281,11 +291,13 @@ class Graph:
     def node(self, name: str, namespace: str = "/") -> Node:
         node = rclpy.create_node(name, namespace=namespace)
         self._executor.add_node(node)
+        self._nodes.append(node)
         return node
 
     def drop(self, node: Node) -> None:
         self._executor.remove_node(node)
-        node.destroy_node()
+        self._nodes.remove(node)
+        PendingReply(self._executor.create_task(node.destroy_node)).get()  # while nothing waits for what it has
 
     def start(self, *command: str, log: Path) -> subprocess.Popen[str]:
         with log.open("w") as out:
@@ -296,7 +308,17 @@ class Graph:
     def start_scripted_node(self, log: Path, *ros_args: str) -> subprocess.Popen[str]:
         return self.start(sys.executable, str(SCRIPT), "--ros-args", *ros_args, log=log)
 
+    def started(
+        self, log: Path, name: str, *ros_args: str, loaded: bool = True
+    ) -> tuple[subprocess.Popen[str], Caller]:
+        """A scripted node under its own name, up and with its service there."""
+        process = self.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
+        caller = Caller(self.node(f"{name}_caller"), f"/{name}")
+        assert caller.is_up(process, loaded=loaded), log.read_text()
+        return process, caller
+
     def close(self) -> None:
+        """End the processes, and leave nothing that the next module's graph would see."""
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -308,7 +330,30 @@ class Graph:
                 process.wait()
         self._executor.shutdown()
         self._thread.join(10)
+        # A context that is shut down keeps its participant, publishers and all, as long as it has a node.
+        for node in self._nodes:
+            node.destroy_node()
         rclpy.try_shutdown()
+
+
+def own_domain() -> int:
+    """A domain that no other run of tests on this machine has; it is this process's until its end.
+
+    By process id alone two runs may meet, and each hears the other's nodes, which have the same names.
+    """
+    for number in range(100):
+        domain_id = 1 + (os.getpid() + number) % 100
+        if domain_id in _LOCKS:
+            return domain_id
+        lock = (Path(tempfile.gettempdir()) / f"molmo_ros_domain_{domain_id}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _LOCKS[domain_id] = lock
+        return domain_id
+    raise RuntimeError("a hundred runs of tests hold all domains; end some of them")
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 15.0) -> bool:

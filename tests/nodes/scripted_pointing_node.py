@@ -25,10 +25,10 @@ DURATIONS = ModelDurations(vision_s=0.0, prefill_s=0.002, decode_s=0.003)
 
 @dataclass(frozen=True)
 class Look:
-    """What the pointer remembers of a picture: its size and its brightness."""
+    """What the pointer remembers of a picture: its size and its mean colour."""
 
     size: tuple[int, int]
-    brightness: float
+    rgb: tuple[float, ...]
     nbytes: int = 1000
     vision_s: float = 0.001
     prefill_s: float = 0.0
@@ -42,7 +42,7 @@ class ScriptedPointer:
 
     def look(self, image_HW3: np.ndarray, *, should_stop: Callable[[], bool] = lambda: False) -> Look:
         height, width = image_HW3.shape[:2]
-        return Look((width, height), float(image_HW3.mean()))
+        return Look((width, height), tuple(image_HW3.mean(axis=(0, 1)).tolist()))
 
     def point(
         self,
@@ -78,6 +78,9 @@ class ScriptedPointer:
                     on_progress("decode", token + 1, (at(u, v, 0.9),) if token > 10 else ())
                 pause.wait(0.01)
             points = (at(u, v, 0.9),)
+        elif target == "deaf":
+            # Longer than any test lasts, and without looking whether to stop.
+            threading.Event().wait(600)
         elif target == "a crash":
             raise RuntimeError("the model fell over")
         elif target == "gibberish":
@@ -112,7 +115,9 @@ class ScriptedPointer:
     ) -> Reply:
         if question.startswith("wait"):
             self.point_in(look, question, should_stop=should_stop)
-        return Reply(f"brightness {look.brightness:.0f}", 0.75, DURATIONS)
+        if question == "Which colour is it?":
+            return Reply(" ".join(f"{value:.0f}" for value in look.rgb), 0.75, DURATIONS)
+        return Reply(f"brightness {sum(look.rgb) / 3:.0f}", 0.75, DURATIONS)
 
 
 def load(parameters: PointingParameters, tell: Callable[[str], None]) -> ScriptedPointer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from camera_rig import BEHIND_M, COLOR_FRAME, PLANE_Z_M, CameraRig, Shot, pose, send_poses
+from camera_rig import BEHIND_M, COLOR_FRAME, COLOR_RGB, PLANE_Z_M, CameraRig, Shot, pose, send_poses
 from ros_graph import Caller, Graph, wait_until
 from tf2_ros import StaticTransformBroadcaster
 
@@ -84,6 +84,35 @@ def height_m(reply: PointTo.Response) -> float:
 )
 def test_raw_pictures_are_read_however_they_are_laid_out(rigs: Rigs, shot: Shot) -> None:
     assert height_m(rigs.ask("plain", shot)) == pytest.approx(PLANE_Z_M, abs=1e-3)
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_grbg8", "yuv422", "yuyv"])
+def test_bayer_and_yuv_come_out_in_their_colours(rigs: Rigs, encoding: str, padding: int) -> None:
+    rigs.cameras["plain"].shot = Shot(encoding=encoding, padding=padding)
+    reply = rigs.caller.question("Which colour is it?", camera="plain")
+    assert reply.outcome.code == Code.OK, reply.outcome
+    assert [float(value) for value in reply.answer.split()] == pytest.approx(COLOR_RGB, abs=4)
+    assert height_m(rigs.ask("plain", rigs.cameras["plain"].shot)) == pytest.approx(PLANE_Z_M, abs=1e-3)
+
+
+@pytest.mark.parametrize("camera", ["plain", "own", "live"])
+def test_a_camera_may_change_its_size_from_one_frame_to_the_next(rigs: Rigs, camera: str) -> None:
+    """All parts of an instant change together; with `live` both sizes are among the messages that are kept."""
+    sizes, tokens = set(), {}
+    height_above_m = PLANE_Z_M + (BEHIND_M if camera == "own" else 0.0)
+    for _ in range(40):
+        reply = rigs.ask(camera, Shot(halved=True))
+        assert height_m(reply) == pytest.approx(height_above_m, abs=2e-3)
+        u = reply.targets.targets[0].u
+        sizes.add(u)
+        tokens[u] = reply.frame_token
+        if len(sizes) == 2:
+            break
+    assert sizes == {79.5, 39.5}
+    for u, token in tokens.items():
+        again = rigs.caller.point_to("the thing", frame_token=token)
+        assert again.targets.targets[0].u == u
 
 
 @pytest.mark.parametrize("codec", ["png", "rvl"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from camera_rig import encoded
 from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import Image
@@ -71,10 +72,37 @@ def test_grey_images_become_grey_rgb() -> None:
     np.testing.assert_array_equal(rgb_from_message(message_of(deep, "mono16")), np.dstack([grey] * 3))
 
 
-def test_bayer_goes_through_cv_bridge() -> None:
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_a_bayer_mosaic_has_its_first_row_and_column_where_its_name_says(
+    pattern: str, bits: int, big_endian: bool
+) -> None:
+    rgb = np.full((8, 10, 3), (200, 90, 10), np.uint8)
+    mosaic = encoded(rgb, f"bayer_{pattern}8").astype(np.uint16)
+    mosaic = mosaic.astype(np.uint8) if bits == 8 else mosaic * 257
+    message = message_of(mosaic, f"bayer_{pattern}{bits}", padding=6, big_endian=big_endian)
+    np.testing.assert_array_equal(rgb_from_message(message), rgb)
+
+
+@pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
+def test_yuv_pictures_keep_their_colours(encoding: str) -> None:
+    rgb = np.full((4, 6, 3), (200, 90, 10), np.uint8)
+    message = message_of(encoded(rgb, encoding), encoding, padding=6)
+    np.testing.assert_allclose(rgb_from_message(message), rgb, atol=3)
+
+
+def test_yuv_of_an_odd_width_is_refused() -> None:
+    message = message_of(np.zeros((4, 5, 2), np.uint8), "yuv422")
+    with pytest.raises(PointingError, match="the 5x4 yuv422 image cannot be turned into RGB"):
+        rgb_from_message(message)
+
+
+def test_what_else_cv_bridge_knows_goes_through_it() -> None:
+    """Which only its refusal shows where it is the port of PyPI."""
     pytest.importorskip("cv_bridge")
-    mosaic = np.full((8, 8), 90, np.uint8)
-    np.testing.assert_array_equal(rgb_from_message(message_of(mosaic, "bayer_rggb8")), np.full((8, 8, 3), 90))
+    with pytest.raises(PointingError, match="what else cv_bridge knows"):
+        rgb_from_message(Image(height=2, width=3, encoding="sepia", step=9, data=bytes(18)))
 
 
 def test_tight_rgb_is_a_view_of_the_message() -> None:

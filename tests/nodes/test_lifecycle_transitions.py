@@ -7,21 +7,12 @@ from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_graph import Behaviour, Caller, Camera, Graph, wait_until
+from ros_graph import Behaviour, Camera, Graph, wait_until
 
 from molmo_ros.outcome import Code
 
 pytestmark = pytest.mark.ros
 MANAGED = ("-p", "autostart:=false")
-
-
-def started(
-    graph: Graph, log: Path, name: str, *ros_args: str, loaded: bool = True
-) -> tuple[subprocess.Popen[str], Caller]:
-    process = graph.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
-    caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.is_up(process, loaded=loaded), log.read_text()
-    return process, caller
 
 
 def resident_mb(process: subprocess.Popen[str]) -> float:
@@ -30,7 +21,7 @@ def resident_mb(process: subprocess.Popen[str]) -> float:
 
 
 def test_a_node_starts_by_itself(graph: Graph, tmp_path: Path) -> None:
-    _, caller = started(graph, tmp_path / "log.txt", "by_itself")
+    _, caller = graph.started(tmp_path / "log.txt", "by_itself")
     assert wait_until(lambda: caller.state() == "active")
 
 
@@ -38,7 +29,7 @@ def test_a_managed_node_serves_only_while_it_is_active(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     """As a lifecycle manager drives it: up, down, up again, away."""
-    _, caller = started(graph, tmp_path / "log.txt", "managed", *MANAGED)
+    _, caller = graph.started(tmp_path / "log.txt", "managed", *MANAGED)
     assert caller.state() == "unconfigured"
     refused = caller.point_to("the thing").outcome
     assert refused.code == Code.NOT_ACTIVE and "configure and activate" in refused.message
@@ -58,7 +49,7 @@ def test_a_managed_node_serves_only_while_it_is_active(
 def test_deactivating_answers_whoever_waits_and_frees_the_camera(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
-    _, caller = started(graph, tmp_path / "log.txt", "leaving", *MANAGED, "-p", "frame_timeout_s:=60.0")
+    _, caller = graph.started(tmp_path / "log.txt", "leaving", *MANAGED, "-p", "frame_timeout_s:=60.0")
     assert caller.change_state("configure") and caller.change_state("activate")
     behaviour.color = False
     waiting = caller.ask("the thing")
@@ -77,7 +68,7 @@ def test_deactivating_answers_whoever_waits_and_frees_the_camera(
 
 
 def test_cleanup_gives_the_models_memory_back(graph: Graph, tmp_path: Path) -> None:
-    process, caller = started(graph, tmp_path / "log.txt", "large", *MANAGED, "-p", "model:=large")
+    process, caller = graph.started(tmp_path / "log.txt", "large", *MANAGED, "-p", "model:=large")
     empty_mb = resident_mb(process)
     assert caller.change_state("configure")
     assert resident_mb(process) > empty_mb + 190
@@ -89,8 +80,7 @@ def test_while_the_model_loads_states_and_diagnostics_are_answered(graph: Graph,
     heard: list[DiagnosticArray] = []
     node = graph.node("watching_diagnostics")
     node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
-    _, caller = started(
-        graph,
+    _, caller = graph.started(
         tmp_path / "log.txt",
         "slow",
         "-p",
@@ -114,7 +104,7 @@ def test_while_the_model_loads_states_and_diagnostics_are_answered(graph: Graph,
 def test_a_model_that_is_not_there_leaves_the_node_unconfigured_and_can_be_changed(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
-    _, caller = started(graph, tmp_path / "log.txt", "missing", *MANAGED, "-p", "model:=missing")
+    _, caller = graph.started(tmp_path / "log.txt", "missing", *MANAGED, "-p", "model:=missing")
     assert not caller.change_state("configure")
     assert caller.state() == "unconfigured"
     refused = caller.point_to("the thing").outcome
@@ -128,7 +118,7 @@ def test_an_error_nobody_foresaw_goes_through_error_processing_and_back(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.txt"
-    _, caller = started(graph, log, "broken", *MANAGED, "-p", "model:=broken")
+    _, caller = graph.started(log, "broken", *MANAGED, "-p", "model:=broken")
     assert not caller.change_state("configure")
     assert caller.state() == "unconfigured"
     outcome = caller.point_to("the thing").outcome
@@ -142,7 +132,7 @@ def test_an_error_nobody_foresaw_goes_through_error_processing_and_back(
 def test_another_model_is_loaded_by_deactivate_set_activate(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
-    process, caller = started(graph, tmp_path / "log.txt", "changing", *MANAGED)
+    process, caller = graph.started(tmp_path / "log.txt", "changing", *MANAGED)
     assert caller.change_state("configure") and caller.change_state("activate")
     refusal = caller.set_parameter("model", "large")
     assert "changes only while the node is not active" in refusal

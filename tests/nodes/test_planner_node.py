@@ -83,6 +83,39 @@ def test_a_goal_from_the_topic_is_followed_and_its_outcome_published(
     np.testing.assert_allclose(at_rest.tool()[:3, 3], (0.45, -0.1, 0.25), atol=0.004)
 
 
+def test_of_alternatives_from_the_topic_the_first_that_can_be_reached_is_followed(
+    planner: PlannerCaller, at_rest: Arm
+) -> None:
+    planner.outcomes.clear()
+    planner.publish_goals(planner.pose((1.5, 0.0, 0.1)), planner.pose((0.42, 0.12, 0.3)))
+    assert eventually(lambda: bool(planner.outcomes), 40.0)
+    assert planner.outcomes[0].code == Code.OK, planner.outcomes[0]
+    np.testing.assert_allclose(at_rest.tool()[:3, 3], (0.42, 0.12, 0.3), atol=0.004)
+
+
+def test_goals_from_the_topic_are_refused_when_old_or_while_another_runs_or_after_a_stop(
+    planner: PlannerCaller, at_rest: Arm
+) -> None:
+    def said_of(goal: PoseStamped) -> tuple[int, str]:
+        planner.outcomes.clear()
+        planner.goal_pose.publish(goal)
+        assert eventually(lambda: bool(planner.outcomes), 40.0)
+        return planner.outcomes[0].code, planner.outcomes[0].message
+
+    assert said_of(planner.pose(age_s=60.0))[0] == Code.INVALID_REQUEST
+    np.testing.assert_allclose(at_rest.joints(), READY, atol=0.005)
+    first = planner.move(speed_scale=0.2)
+    assert first.reaches("move")
+    assert said_of(planner.pose((0.4, -0.2, 0.3)))[0] == Code.BUSY
+    assert first.result().outcome.code == Code.OK
+    np.testing.assert_allclose(at_rest.tool()[:3, 3], GOAL, atol=0.004)
+    assert planner.call("stop").success
+    code, message = said_of(planner.pose((0.4, -0.2, 0.3)))
+    assert code == Code.REJECTED_BY_OPERATOR
+    assert "~/resume" in message
+    np.testing.assert_allclose(at_rest.tool()[:3, 3], GOAL, atol=0.004)
+
+
 def test_what_cannot_be_reached_has_its_outcome_and_moves_nothing(
     planner: PlannerCaller, at_rest: Arm
 ) -> None:

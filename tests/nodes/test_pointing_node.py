@@ -160,6 +160,18 @@ CAMERA_FAULTS: list[CameraFault] = [
         Code.BAD_IMAGE,
         "carries 1000 bytes",
     ),
+    (
+        "depth cut short",
+        lambda does: setattr(does, "depth_bytes", 1000),
+        Code.BAD_IMAGE,
+        "carries 1000 bytes",
+    ),
+    (
+        "depth of another frame",
+        lambda does: setattr(does, "depth_frame_id", "elsewhere"),
+        Code.BAD_IMAGE,
+        "depth is of frame 'elsewhere'",
+    ),
     ("depth as colour", lambda does: setattr(does, "color_encoding", "16UC1"), Code.BAD_IMAGE, "depth topic"),
     (
         "unknown encoding",

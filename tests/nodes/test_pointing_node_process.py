@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from builtin_interfaces.msg import Duration
 from rclpy.qos import ReliabilityPolicy
 from ros_graph import LATCHED, UP_WITHIN_S, Behaviour, Caller, Camera, Graph, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -21,22 +22,14 @@ from molmo_ros.pointing import bundled_model_folder
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def started(
-    graph: Graph, log: Path, name: str, *ros_args: str, loaded: bool = True
-) -> tuple[subprocess.Popen[str], Caller]:
-    """A scripted node under its own name, up and with its service there."""
-    process = graph.start_scripted_node(log, "-r", f"__node:={name}", *ros_args)
-    caller = Caller(graph.node(f"{name}_caller"), f"/{name}")
-    assert caller.is_up(process, loaded=loaded), log.read_text()
-    return process, caller
+# After a signal, whatever the model is at.
+ENDS_WITHIN_S = 2.0
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_an_idle_node_ends_cleanly(graph: Graph, tmp_path: Path, ending: signal.Signals) -> None:
     log = tmp_path / "log.txt"
-    process, _ = started(graph, log, f"idle_{ending.name.lower()}")
+    process, _ = graph.started(log, f"idle_{ending.name.lower()}")
     process.send_signal(ending)
     assert process.wait(5) == 0
     assert "Traceback" not in log.read_text()
@@ -46,7 +39,7 @@ def test_a_signal_in_mid_request_answers_it_and_ends_cleanly(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.txt"
-    process, caller = started(graph, log, "interrupted")
+    process, caller = graph.started(log, "interrupted")
     behaviour.color = False
     at_work, waiting = caller.ask("wait 30"), caller.ask("wait 30")
     assert wait_until(lambda: camera.subscribers == 3)
@@ -61,11 +54,33 @@ def test_a_signal_in_mid_request_answers_it_and_ends_cleanly(
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.parametrize("words", ["wait 60", "deaf"])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_generates_ends_the_process_within_two_seconds(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path, words: str, ending: signal.Signals
+) -> None:
+    """The deaf model does not look whether to stop. The bound is what is promised, not what is usual."""
+    log = tmp_path / "log.txt"
+    name = f"ends_{words[:4]}_{ending.name.lower()}"
+    process, caller = graph.started(log, name, "-p", "frame_timeout_s:=60.0")
+    goal = caller.goal(words, timeout=Duration(sec=120))
+    assert goal.wait_for_feedback(lambda said: said.stage == ("vision" if words == "deaf" else "decode"), 60.0)
+    begin_s = time.monotonic()
+    process.send_signal(ending)
+    code = process.wait(ENDS_WITHIN_S)
+    print(f"{words!r}: ended {time.monotonic() - begin_s:.2f} s after {ending.name}")
+    assert code == 0, log.read_text()
+    _, result = goal.end()
+    assert result.outcome.code == Code.CANCELLED and "shutting down" in result.outcome.message
+    assert not caller.goals
+    assert "Traceback" not in log.read_text()
+
+
 def test_a_signal_while_waiting_for_a_frame_ends_cleanly(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     behaviour.color = False
-    process, caller = started(graph, tmp_path / "log.txt", "waiting", "-p", "frame_timeout_s:=60.0")
+    process, caller = graph.started(tmp_path / "log.txt", "waiting", "-p", "frame_timeout_s:=60.0")
     call = caller.ask("the thing")
     assert wait_until(lambda: camera.subscribers == 3)
     process.send_signal(signal.SIGINT)
@@ -77,7 +92,7 @@ def test_while_the_model_loads_requests_are_told_so_and_the_node_can_end(
     graph: Graph, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.txt"
-    process, caller = started(graph, log, "loading", "-p", "model:=slow", loaded=False)
+    process, caller = graph.started(log, "loading", "-p", "model:=slow", loaded=False)
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.MODEL_UNAVAILABLE
     assert "still loading" in reply.outcome.message
@@ -113,7 +128,7 @@ def test_a_configuration_that_cannot_work_ends_with_one_line(
 
 def test_unknown_parameters_may_be_let_pass(graph: Graph, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
-    started(graph, log, "lenient", *["-p", "min_confidance:=0.5", "-p", "strict_parameters:=false"])
+    graph.started(log, "lenient", *["-p", "min_confidance:=0.5", "-p", "strict_parameters:=false"])
     assert "unknown parameter min_confidance; is min_confidence meant?" in log.read_text()
 
 
@@ -121,7 +136,7 @@ def test_without_a_depth_topic_points_stay_in_the_image(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     behaviour.depth = False
-    _, caller = started(graph, tmp_path / "log.txt", "flat", "-p", "depth_topic:=''")
+    _, caller = graph.started(tmp_path / "log.txt", "flat", "-p", "depth_topic:=''")
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.NO_DEPTH
     assert len(reply.targets.targets) == 1
@@ -134,14 +149,13 @@ def test_nobody_on_the_topic_names_the_topics_that_would_do(
 ) -> None:
     node = graph.node("odd_publishers")
     compressed = node.create_publisher(CompressedImage, "odd/image_raw", 1)
-    _, caller = started(
-        graph, tmp_path / "log.txt", "lost", *["-p", "frame_timeout_s:=0.7", "-p", "color_topic:=eye"]
+    _, caller = graph.started(
+        tmp_path / "log.txt", "lost", *["-p", "frame_timeout_s:=0.7", "-p", "color_topic:=eye"]
     )
     message = caller.point_to("the thing").outcome.message
     assert "nobody publishes it; topics with that type: " in message
     assert "/camera/color/image_raw" in message
-    _, caller = started(
-        graph,
+    _, caller = graph.started(
         tmp_path / "log2.txt",
         "wrong_type",
         *["-p", "frame_timeout_s:=0.7", "-p", "color_topic:=odd/image_raw"],
@@ -190,8 +204,7 @@ def test_a_latched_camera_info_is_used_whatever_its_age(graph: Graph, tmp_path: 
 
 
 def test_remapped_tf_is_followed(graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path) -> None:
-    _, caller = started(
-        graph,
+    _, caller = graph.started(
         tmp_path / "log.txt",
         "remapped",
         *["-r", "/tf:=/robot/tf", "-r", "/tf_static:=/robot/tf_static"],
@@ -204,8 +217,8 @@ def test_remapped_tf_is_followed(graph: Graph, camera: Camera, behaviour: Behavi
 def test_simulated_time_without_a_clock_is_explained(
     graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path
 ) -> None:
-    _, caller = started(
-        graph, tmp_path / "log.txt", "timeless", *["-p", "use_sim_time:=true", "-p", "frame_timeout_s:=0.7"]
+    _, caller = graph.started(
+        tmp_path / "log.txt", "timeless", *["-p", "use_sim_time:=true", "-p", "frame_timeout_s:=0.7"]
     )
     reply = caller.point_to("the thing")
     assert reply.outcome.code == Code.FUTURE_STAMP

@@ -18,6 +18,7 @@ rclpy = pytest.importorskip("rclpy")
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_graph import own_domain
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from tf2_msgs.msg import TFMessage
 
@@ -28,7 +29,7 @@ from molmo_ros_interfaces.srv import ResetScene
 pytestmark = pytest.mark.ros
 
 ROOT = Path(__file__).parents[2]
-DOMAIN = 1 + os.getpid() % 100
+DOMAIN = own_domain()
 PATIENCE_S = 60.0
 BEST_EFFORT = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -9,4 +9,7 @@ setup(
         ("share/tf2_ros", ["package.xml"]),
     ],
     zip_safe=False,
+    entry_points={
+        "console_scripts": ["static_transform_publisher = tf2_ros.static_transform_publisher:main"],
+    },
 )

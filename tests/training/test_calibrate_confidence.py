@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from molmo_ros.pointing.calibration import Calibration
-from molmo_ros.training.calibrate import fit
+from molmo_ros.training.calibrate_confidence import fit
 from molmo_ros.training.confidence_figures import confidence_figures
 from molmo_ros.training.evaluate import Asked
 

@@ -1,6 +1,6 @@
 """Fit the confidence of a model on scenes that it was not trained on, and store it beside the weights.
 
-    python -m molmo_ros.training.calibrate --model molmo_ros/models/tabletop --scenes 1000
+    python -m molmo_ros.training.calibrate_confidence --model molmo_ros/models/tabletop --scenes 1000
 
 Asks the same kinds of questions as `evaluate`, on validation scenes, and fits the two logistic curves of
 `pointing.calibration` to what came true (Platt 1999).
