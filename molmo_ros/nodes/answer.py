@@ -10,6 +10,7 @@ import numpy as np
 
 from molmo_ros.geometry.frame import Frame
 from molmo_ros.geometry.locate import Located
+from molmo_ros.geometry.support_plane import SupportPlane
 from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_request import ImageRequest, PointingRequest
 from molmo_ros.outcome import Code, Outcome
@@ -63,7 +64,8 @@ class Answer:
     """`goal`: position in `found` of the target that is the goal, None for none. `raw`: the frame as it came; None
     where there was none, and for a held one that was not kept so. `frame_token`: under which the frame is held now, ""
     for none. `pose_stamp_ns`: the time at which the poses in target_frame hold. `T_target_fixed` (4x4) at that time,
-    None where the base stands still. `confidence`: of an answer in words, NaN if not known.
+    None where the base stands still. `support`: what the things stand on, in target_frame, None where it is not seen.
+    `confidence`: of an answer in words, NaN if not known.
     """
 
     request: ImageRequest
@@ -78,6 +80,7 @@ class Answer:
     frame_token: str = ""
     pose_stamp_ns: int = 0
     T_target_fixed: np.ndarray | None = None
+    support: SupportPlane | None = None
     seconds: StageSeconds = field(default_factory=StageSeconds)
 
     @property
@@ -111,7 +114,7 @@ def outcome_of(found: tuple[Found, ...], target: str, absence: float, goal: int 
     if any(each.outcome.ok for each in found):
         return Outcome(
             Code.OK,
-            f"{len(found)} targets, none of them on goal_pose (select is single); name one more closely, set "
+            f"{len(found)} targets, none of them the goal (select is single); name one more closely, set "
             "max_points to 1, or set select to best or first",
         )
     first = found[0].outcome

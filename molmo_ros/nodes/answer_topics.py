@@ -13,6 +13,7 @@ from visualization_msgs.msg import MarkerArray
 
 from molmo_ros.nodes.answer import Answer
 from molmo_ros.nodes.compressed_images import compressed_from_rgb
+from molmo_ros.nodes.hand_off_parameters import TOPIC
 from molmo_ros.nodes.image_conversion import message_from_rgb
 from molmo_ros.nodes.markers import markers_message
 from molmo_ros.nodes.messages import goal_message, goals_message, stamped_header, targets_message
@@ -53,10 +54,10 @@ class AnswerTopics:
         return not self._thread.is_alive()
 
     def hand_over(self, answer: Answer) -> None:
-        """The one way on which checked goals leave the node: whatever is to hear of them stands here."""
+        """Checked goals for whoever subscribes, unless a planner's action gets them; and all targets."""
         if not answer.is_published:
             return
-        if answer.outcome.ok:
+        if answer.outcome.ok and answer.request.parameters.planner.hand_off == TOPIC:
             goal = goal_message(answer)
             if goal is not None:
                 self._goal.publish(goal)

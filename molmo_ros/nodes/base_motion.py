@@ -88,7 +88,8 @@ class BaseMotion:
                 why = refusal.message if refusal else "nothing was heard on /tf"
                 end(
                     PointingError(
-                        Code.TF_UNAVAILABLE, f"the base has moved on and TF does not say where to: {why}"
+                        Code.TF_UNAVAILABLE,
+                        f"TF does not say where the base is in {self._fixed_frame} now: {why}",
                     )
                 )
 

@@ -23,6 +23,10 @@ STAGES = {
     "decode": "pointing: the model was writing its answer",
     "geometry": "locating the points",
     "publish": "publishing",
+    "confirm": "waiting for the operator's word",
+    "hand_over": "handing the goal to the planner",
+    "plan": "the planner was planning",
+    "move": "the robot was moving",
 }
 # A frame that had to wait for the model longer than this may have become too old meanwhile.
 _WAITED_S = 0.05
@@ -49,6 +53,7 @@ class Job:
         self.frame: Future[RawFrame] | None = None
         self.frame_asked_s = self.received_s
         self._on_progress = on_progress
+        self._call_back: Callable[[Outcome], None] | None = None
         self._claimed = False
         self._lock = threading.Lock()
 
@@ -59,6 +64,19 @@ class Job:
         if first and self.frame is not None:
             self.frame.cancel()
         return first
+
+    def hand_on(self, call_back: Callable[[Outcome], None]) -> bool:
+        """Claim it for somebody who answers it later, and hears by `call_back` that the answer is no longer wanted."""
+        with self._lock:
+            if self._claimed:
+                return False
+            self._claimed, self._call_back = True, call_back
+        return True
+
+    def call_back(self, outcome: Outcome) -> None:
+        """Ask for an end with this outcome; whoever has the job then answers it in its own time."""
+        if self._call_back is not None:
+            self._call_back(outcome)
 
     @property
     def left_s(self) -> float:
@@ -80,7 +98,7 @@ class Job:
     def enter(self, stage: str, tokens: int = 0, points: tuple[Point2D, ...] = ()) -> None:
         """Say how far it is."""
         self.stage, self.tokens, self.points = stage, tokens, points
-        if self._on_progress is not None and not self._claimed:
+        if self._on_progress is not None and (self._call_back is not None or not self._claimed):
             self._on_progress(self)
 
     def timed_out(self) -> Outcome:

@@ -1,4 +1,5 @@
-"""The parameters of the pointing node, as data: each stands once, in `NODE_PARAMETERS` or `CAMERA_PARAMETERS`.
+"""The parameters of the pointing node, as data: each stands once, in `NODE_PARAMETERS`, `CAMERA_PARAMETERS`, or, in a
+file of its own, `HAND_OFF_PARAMETERS`.
 
 They are read into a frozen `PointingParameters`. A camera's parameters stand at the top level for all cameras,
 and as `NAME.parameter` for one camera alone. The page `docs/parameters.md` is printed from here:
@@ -16,6 +17,7 @@ from typing import Any
 
 from molmo_ros.geometry.gripper_room import Gripper
 from molmo_ros.nodes.gripper_parameters import GRIPPER_PARAMETERS
+from molmo_ros.nodes.hand_off_parameters import HAND_OFF_PARAMETERS, NAV2, HandOffParameters
 from molmo_ros.nodes.parameter_table import (
     Parameter,
     ParameterError,
@@ -271,7 +273,7 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "cameras",
         ["camera"],
-        "What requests call the cameras; an empty name in a request means the first. Any parameter in the second "
+        "What requests call the cameras; an empty name in a request means the first. Any parameter in the last "
         "table may be given for one camera alone, as NAME.parameter.",
         change="start",
     ),
@@ -409,7 +411,7 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
     ),
 )
 
-PARAMETERS = (*NODE_PARAMETERS, *CAMERA_PARAMETERS)
+PARAMETERS = (*NODE_PARAMETERS, *HAND_OFF_PARAMETERS, *CAMERA_PARAMETERS)
 _CAMERA_TABLE = {parameter.name: parameter for parameter in CAMERA_PARAMETERS}
 #: Set by whoever changes the values that this group holds: then the model is loaded anew.
 MODEL_PARAMETERS = (
@@ -479,7 +481,8 @@ class CameraParameters:
 
 @dataclass(frozen=True)
 class PointingParameters:
-    """The values of all parameters at one time; units and meaning are those of `NODE_PARAMETERS`."""
+    """The values of all parameters at one time; units and meaning are those of `NODE_PARAMETERS`. Where goals go stands
+    in `planner`."""
 
     autostart: bool
     strict_parameters: bool
@@ -522,6 +525,7 @@ class PointingParameters:
     record: str
     record_max_megabytes: float
     cameras: tuple[CameraParameters, ...]
+    planner: HandOffParameters
 
     @classmethod
     def from_values(cls, values: Mapping[str, Value]) -> PointingParameters:
@@ -533,6 +537,7 @@ class PointingParameters:
         names = checked["cameras"]
         check_camera_names(names)
         checked["cameras"] = tuple(CameraParameters.from_values(name, values) for name in names)
+        checked["planner"] = HandOffParameters.from_values(values)
         parameters = cls(**checked)
         by_topic: dict[str, str] = {}
         for camera in parameters.cameras:
@@ -548,6 +553,8 @@ class PointingParameters:
             low >= high for low, high in zip(parameters.workspace_min, parameters.workspace_max, strict=True)
         ):
             raise ParameterError("parameter workspace_min must be below workspace_max in x, y and z")
+        if parameters.planner.hand_off == NAV2:
+            parameters.check_frames_of_nav2()
         if parameters.backend == "remote":
             for name in ("remote_url", "model"):
                 if not getattr(parameters, name):
@@ -558,6 +565,19 @@ class PointingParameters:
                     f"it takes one of {', '.join(FORMATS)}"
                 )
         return parameters
+
+    def check_frames_of_nav2(self) -> None:
+        """Raises ParameterError for frames with which no goal for a base that drives can be made."""
+        if not self.fixed_frame:
+            raise ParameterError(
+                "parameter fixed_frame is empty: hand_off nav2 drives the base, so targets must be carried through a "
+                "frame that stands still, e.g. odom"
+            )
+        if self.target_frame.lstrip("/") in (self.planner.nav2_frame.lstrip("/"), self.fixed_frame.lstrip("/")):
+            raise ParameterError(
+                f"parameter target_frame is {self.target_frame}: hand_off nav2 needs a frame of the robot, e.g. "
+                "base_link, to know where it stands"
+            )
 
     def camera_called(self, name: str) -> CameraParameters | None:
         """The camera of that name, the first for ""; None when there is none."""
@@ -635,6 +655,13 @@ def as_markdown() -> str:
         "",
         *markdown_rows(NODE_PARAMETERS),
         "",
+        "## Where goals go",
+        "",
+        "To whom a goal is handed, whether that may move the robot, and whether a person is asked first:",
+        "[moveit.md](moveit.md), [node.md](node.md).",
+        "",
+        *markdown_rows(HAND_OFF_PARAMETERS),
+        "",
         "## Each camera",
         "",
         "Given as they stand here they hold for all cameras; as `NAME.parameter` (at the start) for that camera alone:",
@@ -663,7 +690,10 @@ def as_example() -> str:
     return "\n".join(lines) + "\n"
 
 
-assert [field.name for field in fields(PointingParameters)] == [entry.name for entry in NODE_PARAMETERS]
+assert [field.name for field in fields(PointingParameters)] == [
+    *(entry.name for entry in NODE_PARAMETERS),
+    "planner",
+]
 assert [field.name for field in fields(CameraParameters)] == ["name", *_CAMERA_TABLE]
 assert set(MODEL_PARAMETERS) <= {entry.name for entry in NODE_PARAMETERS}
 

@@ -7,6 +7,7 @@ and TF, one for the model, one for lifecycle transitions, one for pictures.
     model_worker     queues them, gives each its frame                model's thread
     pointing_pipeline   frame -> pixels -> points -> places           model's thread
     answer_topics    what planners and people get to see              model's thread, pictures' thread
+    hand_off         asks the operator, tells a planner's action      a thread for each goal on its way
     request_recorder    what was asked, seen and answered, as bags    recorder's thread
     sensors          cameras and TF                                   sensors' thread
 """
@@ -35,12 +36,14 @@ from molmo_ros.nodes.answer_topics import AnswerTopics
 from molmo_ros.nodes.declared_parameters import DeclaredParameters
 from molmo_ros.nodes.frame_reading import FrameReader
 from molmo_ros.nodes.frame_source import FrameRules, RawFrame
+from molmo_ros.nodes.hand_off import HandOffs
 from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.lifecycle_transitions import ConcurrentLifecycleNode
 from molmo_ros.nodes.model_choice import LoadPointer, load_pointer_of
 from molmo_ros.nodes.model_worker import ModelWorker, failure_line
 from molmo_ros.nodes.node_process import let_replies_out, serve_until_signal
 from molmo_ros.nodes.parameters import PointingParameters
+from molmo_ros.nodes.planner_action import STOP_S, PlannerAction, PlannerInterface, planner_interface
 from molmo_ros.nodes.pointing_pipeline import PointingPipeline
 from molmo_ros.nodes.request_recorder import RequestRecorder
 from molmo_ros.nodes.request_server import RequestServer
@@ -77,7 +80,9 @@ class PointingNode(ConcurrentLifecycleNode):
         self._ending = False
         self._worker: ModelWorker | None = None
         self._loaded: tuple[object, ...] = ()
-        self._failure = ""
+        self._failure = Outcome()
+        self._interface: PlannerInterface | None = None
+        self._planner: PlannerAction | None = None
         self._pipeline: PointingPipeline | None = None
         self._held: Held[HeldFrame] = Held(0, 0)
         self._recorder: RequestRecorder | None = None
@@ -87,6 +92,7 @@ class PointingNode(ConcurrentLifecycleNode):
         self._rules(self._settings())  # bad topic names end the node here, not at its activation
         self._log = diagnostics.RequestLog()
         self._topics = AnswerTopics(self)
+        self._hand_offs = HandOffs(self, self._topics, self._carried_to_now, self._finish)
         self._sensors = Sensors(self, sensor_executor)
         self._server = RequestServer(
             self,
@@ -121,15 +127,15 @@ class PointingNode(ConcurrentLifecycleNode):
     # ------------------------------------------------------------------ lifecycle, on the transitions' thread
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model."""
-        return self._or_error("configuring", lambda: SUCCESS if self._load() else FAILURE)
+        """Load the model, if the planner's interfaces are there."""
+        return self._or_error("configuring", lambda: SUCCESS if self._find_planner() and self._load() else FAILURE)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Serve requests, with cameras and TF at hand; load the model anew if another one is wanted now."""
         return self._or_error("activating", self._open)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the cameras; whoever waits is told so."""
+        """Free the cameras and call back what is on its way; whoever waits is told so."""
         return self._or_error(
             "deactivating", lambda: self._close(Outcome(Code.NOT_ACTIVE, "the node was deactivated"))
         )
@@ -152,12 +158,18 @@ class PointingNode(ConcurrentLifecycleNode):
         try:
             return act()
         except Exception as error:  # noqa: BLE001 - errorProcessing deals with it
-            self._failure = f"{doing} failed: {failure_line(error)}"
-            self.get_logger().error(self._failure)
+            self._fail(Code.MODEL_UNAVAILABLE, f"{doing} failed: {failure_line(error)}")
             return ERROR
+
+    def _fail(self, code: Code, why: str) -> None:
+        """Said now, and to whoever asks until it is mended."""
+        self._failure = Outcome(code, why)
+        self.get_logger().error(why)
 
     def _open(self) -> TransitionCallbackReturn:
         parameters = self._settings()
+        if not self._find_planner():
+            return FAILURE
         if parameters.model_choice() != self._loaded:
             self._unload()
             if not self._load():
@@ -175,7 +187,9 @@ class PointingNode(ConcurrentLifecycleNode):
             for camera, rule in zip(parameters.cameras, rules, strict=True)
         }
         self._pipeline = PointingPipeline(
-            readers, self._held, self._sensors.base_now if parameters.fixed_frame else None
+            readers,
+            self._held,
+            (lambda: self._sensors.base_in(parameters.fixed_frame)) if parameters.fixed_frame else None,
         )
         if parameters.record:
             self._recorder = RequestRecorder(
@@ -186,9 +200,21 @@ class PointingNode(ConcurrentLifecycleNode):
                 on_fault=self.get_logger().error,
             )
         self._sensors.open(parameters, rules)
-        self._active = True
+        if self._interface is not None:
+            self._planner = PlannerAction(self, self._service_executor, self._interface, parameters.planner)
+        self._hand_offs.open(self._planner)
+        self._active, self._failure = True, Outcome()
         self.get_logger().info("active")
         return SUCCESS
+
+    def _find_planner(self) -> bool:
+        """Whether the planner's interfaces are there; else the log says why not, and so will every reply."""
+        try:
+            self._interface = planner_interface(self._settings(), self._sensors.base_in)
+        except PointingError as error:
+            self._fail(error.outcome.code, error.outcome.message)
+            return False
+        return True
 
     def _load(self) -> bool:
         """Whether the model is there now; else the log says why not, and so will every reply.
@@ -202,13 +228,13 @@ class PointingNode(ConcurrentLifecycleNode):
             request_frame=self._request_frame,
             max_queue=lambda: self._settings().max_queue,
         )
-        self._worker, self._failure = worker, ""
+        self._worker, self._failure = worker, Outcome()
         worker.start()
         try:
             worker.wait_until_loaded()
         except PointingError as error:
-            self._worker, self._failure = None, f"the model could not be loaded: {failure_line(error)}"
-            self.get_logger().error(self._failure)
+            self._worker = None
+            self._fail(Code.MODEL_UNAVAILABLE, f"the model could not be loaded: {failure_line(error)}")
             return False
         if self._ending:
             return False
@@ -230,14 +256,26 @@ class PointingNode(ConcurrentLifecycleNode):
 
     def _close(self, outcome: Outcome) -> TransitionCallbackReturn:
         self._active = False
-        self._end_all(outcome)
+        self._end_all(outcome, STOP_S + 1.0)
+        planner, self._planner = self._planner, None
+        if planner is not None:
+            self._service_executor.create_task(planner.destroy)  # on its thread: the executor may be waiting on it
         self._sensors.close(outcome)
         self._end_recording(RECORD_S)
         return SUCCESS
 
-    def _end_all(self, outcome: Outcome) -> None:
+    def _end_all(self, outcome: Outcome, timeout_s: float) -> None:
+        """Whatever is under way; the time is for a planner that has a goal, and must stop first."""
         for job in self._worker.unfinished() if self._worker else ():
             self._server.end(job, outcome)
+        if not self._hand_offs.end_all(outcome, timeout_s):
+            self.get_logger().error("a planner did not say that it has stopped: look whether the robot still moves")
+
+    def _carried_to_now(self, answer: Answer) -> Answer:
+        pipeline = self._pipeline
+        if pipeline is None:
+            raise PointingError(Code.NOT_ACTIVE, "the node was deactivated")
+        return pipeline.carried_to_now(answer)
 
     def _rules(self, parameters: PointingParameters) -> list[FrameRules]:
         def resolve(topic: str) -> str:
@@ -253,12 +291,9 @@ class PointingNode(ConcurrentLifecycleNode):
         worker = self._worker
         if self._ending:
             raise PointingError(Code.NOT_ACTIVE, "the node is shutting down")
-        if worker is None:
-            raise (
-                PointingError(Code.MODEL_UNAVAILABLE, self._failure) if self._failure else self._not_active()
-            )
-        if worker.is_ready and not self._active:
-            raise self._not_active()
+        if worker is None or (worker.is_ready and not self._active):
+            failure = self._failure
+            raise self._not_active() if failure.ok else PointingError(failure.code, failure.message)
         if job.request.frame_token:
             held = self._held.get(job.request.frame_token)
             if job.request.names_camera and job.request.camera.name != held.camera:
@@ -293,6 +328,9 @@ class PointingNode(ConcurrentLifecycleNode):
             self._server.end(job, Outcome(Code.NOT_ACTIVE, "the node was deactivated"))
             return
         answer = pipeline.run(pointer, job)
+        if self._hand_offs.takes(answer):
+            self._hand_offs.begin(job, answer)
+            return
         job.enter("publish", job.tokens, job.points)
         if not job.claim():
             return
@@ -302,18 +340,19 @@ class PointingNode(ConcurrentLifecycleNode):
         except Exception as error:  # noqa: BLE001 - the job is claimed: nobody else will answer it
             fault = Outcome(Code.INTERNAL, f"while publishing: {type(error).__name__}: {error}")
             answer = replace(answer, outcome=fault, found=(), goal=None)
-        seconds = replace(
-            answer.seconds,
-            publish=time.perf_counter() - begin_s,
-            total=time.monotonic() - job.received_s,
-        )
-        answer = replace(answer, seconds=seconds)
+        seconds = replace(answer.seconds, publish=time.perf_counter() - begin_s)
+        self._finish(job, replace(answer, seconds=seconds))
+        self._topics.show(answer)
+
+    def _finish(self, job: Job, answer: Answer) -> None:
+        """Answer a job that is claimed. From any thread."""
+        total_s = time.monotonic() - job.received_s
+        answer = replace(answer, seconds=replace(answer.seconds, total=total_s))
         job.reply(answer)
         self._note(answer)
         self.get_logger().info(
             f"{answer.request.words!r}: {answer.outcome}, {len(answer.found)} points, {answer.seconds.total:.3f} s"
         )
-        self._topics.show(answer)
 
     def _note(self, answer: Answer) -> None:
         """After the answer was given. From any thread."""
@@ -339,8 +378,8 @@ class PointingNode(ConcurrentLifecycleNode):
             model_level = diagnostics.OK if worker.is_ready else diagnostics.WARN
             model = worker.describe()
         else:
-            model_level = diagnostics.ERROR if self._failure else diagnostics.STALE
-            model = self._failure or "not loaded"
+            model_level = diagnostics.STALE if self._failure.ok else diagnostics.ERROR
+            model = self._failure.message or "not loaded"
         parameters = self._settings()
         cameras = [camera.name for camera in parameters.cameras]
         held = self._held
@@ -349,7 +388,11 @@ class PointingNode(ConcurrentLifecycleNode):
                 f"{name}: node",
                 diagnostics.OK if state == "active" else diagnostics.WARN,
                 state,
-                {"waiting": str(worker.queue_length if worker else 0), **self._sensors.describe()},
+                {
+                    "waiting": str(worker.queue_length if worker else 0),
+                    "goals on their way": str(self._hand_offs.count),
+                    **self._sensors.describe(),
+                },
             ),
             diagnostics.status(
                 f"{name}: model",
@@ -382,7 +425,7 @@ class PointingNode(ConcurrentLifecycleNode):
             return max(end_s - time.monotonic(), 0.0)
 
         self._ending, self._active = True, False
-        self._end_all(Outcome(Code.CANCELLED, "the node is shutting down"))
+        self._end_all(Outcome(Code.CANCELLED, "the node is shutting down"), left_s() / 2)
         let_replies_out(self._service_executor, left_s())
         worker = self._worker
         ended = worker is None or worker.stop(left_s())
@@ -393,6 +436,8 @@ class PointingNode(ConcurrentLifecycleNode):
     def close(self) -> None:
         """Destroy everything; nothing may spin it any more."""
         self._server.destroy()
+        if self._planner is not None:
+            self._planner.destroy()
         self._sensors.destroy()
         self.destroy_node()
 

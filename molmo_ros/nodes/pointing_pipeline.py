@@ -15,8 +15,9 @@ import numpy as np
 from molmo_ros.geometry.checks import Limits
 from molmo_ros.geometry.depth_profile import PROFILES
 from molmo_ros.geometry.frame import Frame
-from molmo_ros.geometry.locate import locate
-from molmo_ros.geometry.pose import Approach
+from molmo_ros.geometry.locate import Located, locate
+from molmo_ros.geometry.motion import MotionError, carried
+from molmo_ros.geometry.pose import Approach, inverse
 from molmo_ros.geometry.support_plane import PlanePrior, SupportPlane, fit_support_plane
 from molmo_ros.geometry.uncertainty import ExtrinsicError
 from molmo_ros.nodes.answer import Answer, Found, HeldFrame, StageSeconds, goal_among, outcome_of
@@ -90,6 +91,33 @@ class PointingPipeline:
             draft.answer = replace(draft.answer, outcome=_outcome_of_fault(error, job))
         return draft.done()
 
+    def carried_to_now(self, answer: Answer) -> Answer:
+        """The answer with its targets where they are by now, checked anew: its base may have driven on since.
+
+        Where the base stands still it is the same answer. Raises PointingError(TF_UNAVAILABLE).
+        """
+        request = answer.request
+        if self._base_now is None or answer.T_target_fixed is None or not isinstance(request, PointingRequest):
+            return answer
+        base = self._base(self._base_now, request.parameters.tf_timeout_s)
+        then, now = inverse(answer.T_target_fixed), inverse(base.T_target_fixed)
+        camera = request.parameters.camera_called(answer.camera) or request.camera
+        limits = _Checks(request.parameters, camera).limits
+        found = tuple(
+            _moved(each, carried(each.located, then, now, MotionError(), limits=limits)) for each in answer.found
+        )
+        goal = answer.goal
+        outcome = outcome_of(found, request.words, math.nan, None) if goal is None else found[goal].outcome
+        return replace(
+            answer,
+            found=found,
+            goal=goal if outcome.ok else None,
+            outcome=outcome,
+            pose_stamp_ns=base.stamp_ns,
+            T_target_fixed=base.T_target_fixed,
+            support=answer.support.moved(base.T_target_fixed @ then) if answer.support else None,
+        )
+
     def _run(self, pointer: Pointer, job: Job, draft: _Draft) -> None:
         held = self._frame(job, draft)
         stamp_ns = held.frame.stamp_ns
@@ -156,6 +184,8 @@ class PointingPipeline:
                 draft.answer = replace(draft.answer, T_target_fixed=base.T_target_fixed)
             checks = _Checks(request.parameters, _camera_of(held, request))
             support = checks.support(held.frame, T_target_camera) if pointing.points else None
+            if support is not None:
+                draft.answer = replace(draft.answer, support=support.moved(T_target_camera))
             found = tuple(
                 checks.found(held.frame, point, T_target_camera, support) for point in pointing.points
             )
@@ -194,7 +224,7 @@ class _Checks:
 
     def __init__(self, parameters: PointingParameters, camera: CameraParameters) -> None:
         low, high = parameters.workspace_min, parameters.workspace_max
-        self._limits = Limits(
+        self.limits = Limits(
             min_range_m=camera.depth_min_m,
             max_range_m=camera.depth_max_m,
             workspace_min_m=(low[0], low[1], low[2]),
@@ -226,7 +256,7 @@ class _Checks:
             point,
             T_target_camera,
             profile=self._profile,
-            limits=self._limits,
+            limits=self.limits,
             approach=self._approach,
             extrinsic=self._extrinsic,
             radius_px=self._radius_px,
@@ -241,6 +271,12 @@ class _Checks:
             )
             return Found(point, located, unsure)
         return Found(point, located, located.outcome)
+
+
+def _moved(found: Found, located: Located) -> Found:
+    """What was refused for more than its place stays refused."""
+    of_place = found.outcome == found.located.outcome
+    return Found(found.point, located, located.outcome if of_place else found.outcome)
 
 
 def _camera_of(held: HeldFrame, request: PointingRequest) -> CameraParameters:

@@ -88,8 +88,16 @@ class RequestServer:
         self._action.destroy()
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """Answer a job before its stages are through; they stop when they notice. From any thread."""
-        if job.claim():
+        """Answer a job before its stages are through; they stop when they notice. From any thread.
+
+        Whose goal is with the operator or the planner already is called back, and answered when that is done.
+        """
+        if not self._answer_instead(job, outcome):
+            job.call_back(outcome)
+
+    def _answer_instead(self, job: Job, outcome: Outcome) -> bool:
+        first = job.claim()
+        if first:
             answer = Answer(
                 job.request,
                 outcome,
@@ -99,6 +107,7 @@ class RequestServer:
             job.reply(answer)
             self._on_ended(answer)
             self._node.get_logger().warning(f"{job.request.words!r}: {outcome}")
+        return first
 
     # ------------------------------------------------------------------ what is served
 
@@ -196,7 +205,7 @@ class RequestServer:
         self._submit(job)
         timer = self._node.create_timer(
             max(job.left_s, 1e-3),
-            lambda: self.end(job, job.timed_out()),
+            lambda: self._answer_instead(job, job.timed_out()),  # once there is a goal, other times bound its way
             callback_group=MutuallyExclusiveCallbackGroup(),  # rclpy's groups never forget what was in them
             clock=self._steady,
         )

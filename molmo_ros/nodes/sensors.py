@@ -14,6 +14,7 @@ from rclpy.node import Node
 
 from molmo_ros.nodes.base_motion import BaseMotion, BaseNow
 from molmo_ros.nodes.frame_source import FrameRules, FrameSource, RawFrame
+from molmo_ros.nodes.hand_off_parameters import NAV2
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.transforms import TransformWindow
 from molmo_ros.outcome import Code, Outcome, PointingError
@@ -32,7 +33,7 @@ class Sensors:
         self.node = _second_node(node)
         executor.add_node(self.node)
         self._sources: dict[str, FrameSource] = {}
-        self._motion: BaseMotion | None = None
+        self._motions: dict[str, BaseMotion] = {}
         self._transforms = TransformWindow(self.node)
         # At every jump back; forward jumps only make what is kept look old, which it is.
         self._jumps = self._clock.create_jump_callback(
@@ -46,20 +47,24 @@ class Sensors:
             each.camera: FrameSource(self.node, self._executor, self._clock, each, self._transforms)
             for each in rules
         }
-        motion = None
-        if parameters.fixed_frame:
-            motion = BaseMotion(
+        frames = {parameters.fixed_frame} if parameters.fixed_frame else set()
+        if parameters.planner.hand_off == NAV2:
+            frames.add(parameters.planner.nav2_frame)
+        motions = {
+            frame: BaseMotion(
                 self.node,
                 self._executor,
                 self._clock,
                 self._transforms,
                 parameters.target_frame,
-                parameters.fixed_frame,
+                frame,
                 parameters.tf_timeout_s,
             )
+            for frame in frames
+        }
 
         def begin() -> None:
-            self._sources, self._motion = sources, motion
+            self._sources, self._motions = sources, motions
             self._transforms.keep_recent(any(each.streaming for each in rules))
             for source in sources.values():
                 source.open()
@@ -86,10 +91,9 @@ class Sensors:
             return refused
         return source.request(max_age_ns, timeout_s)
 
-    def base_now(self) -> Future[BaseNow]:
-        """See `BaseMotion.request`; only where there is a fixed_frame."""
-        assert self._motion is not None
-        return self._motion.request()
+    def base_in(self, frame: str) -> Future[BaseNow]:
+        """Where target_frame is now in the fixed_frame, or in the planner's frame. See `BaseMotion.request`."""
+        return self._motions[frame].request()
 
     def describe(self) -> dict[str, str]:
         """What each camera is doing, for people."""

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future as ConcurrentFuture
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -210,8 +211,16 @@ class Goal:
     def __init__(self, caller: Caller, goal: PointToTarget.Goal) -> None:
         self.feedback: list[PointToTarget.Feedback] = []
         self._heard = threading.Condition()
-        self._node = caller.node
-        self._client = ActionClient(caller.node, PointToTarget, f"{caller.name}/point_to_target")
+        self._executor = caller.node.executor
+        assert self._executor is not None
+        made: ConcurrentFuture[ActionClient] = ConcurrentFuture()
+
+        def make() -> None:
+            made.set_result(ActionClient(caller.node, PointToTarget, f"{caller.name}/point_to_target"))
+
+        # rclpy's client registers itself before it is complete, and a spinning executor would stumble over it.
+        self._executor.create_task(make)
+        self._client = made.result(20.0)
         assert self._client.wait_for_server(UP_WITHIN_S), "no action server"
         self._handle = PendingReply(self._client.send_goal_async(goal, feedback_callback=self._keep)).get()
         assert self._handle.accepted
@@ -236,7 +245,7 @@ class Goal:
         """Status (action_msgs/GoalStatus) and result."""
         reply = self._result.get(timeout_s)
         # On the executor's thread: it may be about to wait for this client, and would end with an error.
-        self._node.executor.create_task(self._client.destroy)
+        self._executor.create_task(self._client.destroy)
         return reply.status, reply.result
 
 

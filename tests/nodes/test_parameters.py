@@ -136,6 +136,38 @@ def test_a_remote_model_needs_address_name_and_format(missing: str) -> None:
         PointingParameters.from_values({**values, missing: DEFAULTS[missing]})
 
 
+MOVEIT: dict[str, Value] = {"hand_off": "moveit", "moveit_group": "arm", "moveit_tip_link": "hand"}
+NAV2: dict[str, Value] = {"hand_off": "nav2", "fixed_frame": "odom"}
+
+
+@pytest.mark.parametrize("whole", [MOVEIT, NAV2])
+def test_a_planner_is_told_and_not_yet_moved(whole: dict[str, Value]) -> None:
+    planner = PointingParameters.from_values({**DEFAULTS, **whole}).planner
+    assert planner.hand_off == whole["hand_off"] and not planner.execute and not planner.confirm
+    assert planner.moveit_velocity_scale == planner.moveit_acceleration_scale == 0.1
+
+
+@pytest.mark.parametrize(
+    ("whole", "name", "value", "words"),
+    [
+        (MOVEIT, "moveit_group", "", "hand_off moveit needs it"),
+        (MOVEIT, "moveit_tip_link", "", "hand_off moveit needs it"),
+        (MOVEIT, "moveit_target_object", True, "moveit_goal_offset_m is 0"),
+        (MOVEIT, "moveit_velocity_scale", 0.0, "0.001 to 1"),
+        (NAV2, "nav2_frame", "", "hand_off nav2 needs it"),
+        (NAV2, "fixed_frame", "", "e.g. odom"),
+        (NAV2, "target_frame", "map", "a frame of the robot"),
+        (NAV2, "target_frame", "/odom", "a frame of the robot"),
+    ],
+)
+def test_a_planner_that_cannot_be_told_is_refused(
+    whole: dict[str, Value], name: str, value: Value, words: str
+) -> None:
+    with pytest.raises(ParameterError, match=name) as raised:
+        PointingParameters.from_values({**DEFAULTS, **whole, name: value})
+    assert words in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [

@@ -1,0 +1,21 @@
+"""A move_group that takes a goal, says that it moves, and never ends; to be killed."""
+
+from __future__ import annotations
+
+import rclpy
+from moveit_msgs.action import MoveGroup
+from rclpy.action import ActionServer
+from rclpy.task import Future
+
+rclpy.init()
+node = rclpy.create_node("mortal_move_group")
+
+
+async def execute(handle: object) -> MoveGroup.Result:
+    handle.publish_feedback(MoveGroup.Feedback(state="MONITOR"))  # type: ignore[attr-defined]
+    await Future()
+    return MoveGroup.Result()
+
+
+server: ActionServer = ActionServer(node, MoveGroup, "/mortal", execute)
+rclpy.spin(node)
