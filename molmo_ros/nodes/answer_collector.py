@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import struct
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,16 @@ import cv2
 import numpy as np
 import rclpy
 from geometry_msgs.msg import Point
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from molmo_ros.nodes.image_conversion import rgb_from_message
 from molmo_ros.nodes.messages import NANOSECONDS
+from molmo_ros.nodes.node_process import spin_until
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.training.dataset import DatasetWriter, refuse_existing
 from molmo_ros.training.reviewed_answers import CLICKS, REVIEWS, TARGETS, Reviews, write_reviewed
@@ -110,17 +113,24 @@ class AnswerCollector(Node):
 def collect_live(node: str, color_topic: str, out: Path) -> tuple[int, list[str]]:
     """Collect until SIGINT or SIGTERM, then write; see `AnswerCollector.write`, which may refuse `out` at once."""
     refuse_existing(out)
-    # rclpy's own handler ends the spinning; a KeyboardInterrupt on top of it could fall into the taking of a message.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    rclpy.init()
-    collector = AnswerCollector(node, color_topic)
+    # The signals are waited for here: rclpy's own handler takes the context away from under the spinning.
+    ending = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    collector, executor = AnswerCollector(node, color_topic), SingleThreadedExecutor()
+    executor.add_node(collector)
+    ended = threading.Event()
+    spinning = threading.Thread(target=spin_until, args=("answer_collector", executor, ended), daemon=True)
+    spinning.start()
     try:
-        rclpy.spin(collector)
-    except ExternalShutdownException:
-        pass
+        signal.sigwait(ending)
     finally:
+        ended.set()
+        executor.wake()
+        executor.shutdown()
+        spinning.join()
         written = collector.write(out)
         collector.destroy_node()
         rclpy.try_shutdown()
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return written

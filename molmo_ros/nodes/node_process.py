@@ -57,7 +57,7 @@ def serve_until_signal(
         return 2
     ended = threading.Event()
     spinning = [
-        threading.Thread(target=_spin, args=(name, executor, ended), name=thread, daemon=True)
+        threading.Thread(target=spin_until, args=(name, executor, ended), name=thread, daemon=True)
         for executor, thread in zip(executors, threads, strict=True)
     ]
     for each in spinning:
@@ -88,7 +88,7 @@ def let_replies_out(executor: Executor, timeout_s: float) -> None:
     sent.wait(timeout_s)
 
 
-def _spin(name: str, executor: Executor, ended: threading.Event) -> None:
+def spin_until(name: str, executor: Executor, ended: threading.Event) -> None:
     """Serve until the end; a callback that raises is logged, and the others go on."""
     while not ended.is_set():
         try:

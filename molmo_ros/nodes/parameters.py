@@ -596,6 +596,9 @@ class PointingParameters:
         values: dict[str, Value] = {
             entry.name: _as_value(getattr(self, entry.name)) for entry in NODE_PARAMETERS
         }
+        values |= {
+            entry.name: _as_value(getattr(self.planner, entry.name)) for entry in HAND_OFF_PARAMETERS
+        }
         values["cameras"] = [camera.name for camera in self.cameras]
         for camera in self.cameras:
             for entry in CAMERA_PARAMETERS:

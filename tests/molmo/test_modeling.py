@@ -23,7 +23,8 @@ every_picture = pytest.mark.parametrize(("family", "case"), [(f, c) for f in FAM
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 #: Image tokens reach 90 here and carry the ViT's last float32 bits forty times enlarged: the reference itself
-#: lies 2.5e-4 from a float64 run. So that much of the largest value comes on top of the plain tolerance.
+#: lies 2.5e-4 from a float64 run. So that much of the largest value comes on top of the plain tolerance, for what is
+#: made from pixels: the logits are off by 5.4e-5 in one of 41 472 places (72B, wide) on CPUs with other kernels.
 ROUNDING = 3e-6
 
 
@@ -101,7 +102,8 @@ def test_hidden_states_and_logits_are_the_reference_ones(family: str, case: str,
     output = model(family, attention)(**inputs(family, case), output_hidden_states=True)
     for ours, theirs in zip(output.hidden_states, golden(family, case)["hidden_states"], strict=True):
         close(ours[0], theirs, 1e-4 + ROUNDING * np.abs(theirs).max())
-    close(output.logits[0], golden(family, case)["prefill_logits"], 5e-5)
+    logits = golden(family, case)["prefill_logits"]
+    close(output.logits[0], logits, 5e-5 + ROUNDING * np.abs(logits).max())
 
 
 @every_case
