@@ -54,7 +54,10 @@ setup(
         "recording": ["rosbags>=0.11.7,<0.12"],
         "training": TRAINING,
         "large": ["accelerate>=1.10"],
-        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "accelerate>=1.10", PEFT, *ROSBAGS],
+        "dev": [
+            *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "accelerate>=1.10"),
+            *(PEFT, *ROSBAGS),
+        ],
     },
     zip_safe=False,
     entry_points={

@@ -25,7 +25,8 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from molmo_ros.nodes.camera_channel import Channel, Heard
-from molmo_ros.nodes.parameters import CameraParameters, PointingParameters
+from molmo_ros.nodes.camera_parameters import CameraParameters
+from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.transforms import TransformWindow
 from molmo_ros.outcome import Code, Outcome, PointingError
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from builtin_interfaces.msg import Duration
 
-from molmo_ros.nodes.parameters import CameraParameters, PointingParameters
+from molmo_ros.nodes.camera_parameters import CameraParameters
+from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros_interfaces.action import PointToTarget
 from molmo_ros_interfaces.srv import Ask, PointTo

@@ -1,5 +1,6 @@
-"""The parameters of the pointing node, as data: each stands once, in `NODE_PARAMETERS`, `CAMERA_PARAMETERS`, or, in a
-file of its own, `HAND_OFF_PARAMETERS`.
+"""The parameters of the pointing node, as data: each stands once, here in `NODE_PARAMETERS`, or, in a file
+of its own, in `CAMERA_PARAMETERS`, `MODEL_PARAMETERS`, `GRIPPER_PARAMETERS`, `RECORDING_PARAMETERS` or
+`HAND_OFF_PARAMETERS`.
 
 They are read into a frozen `PointingParameters`. A camera's parameters stand at the top level for all cameras,
 and as `NAME.parameter` for one camera alone. The page `docs/parameters.md` is printed from here:
@@ -16,8 +17,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from molmo_ros.geometry.gripper_room import Gripper
+from molmo_ros.nodes.camera_parameters import CAMERA_PARAMETERS, CAMERA_PLACE, CameraParameters
 from molmo_ros.nodes.gripper_parameters import GRIPPER_PARAMETERS
 from molmo_ros.nodes.hand_off_parameters import HAND_OFF_PARAMETERS, NAV2, HandOffParameters
+from molmo_ros.nodes.model_parameters import MODEL_PARAMETERS
 from molmo_ros.nodes.parameter_table import (
     Parameter,
     ParameterError,
@@ -29,8 +32,6 @@ from molmo_ros.nodes.parameter_table import (
 from molmo_ros.nodes.recording_parameters import RECORDING_PARAMETERS
 from molmo_ros.pointing.formats import AUTO, FORMATS
 
-#: In a topic it stands for the camera's name.
-CAMERA_PLACE = "{camera}"
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 NODE_PARAMETERS: tuple[Parameter, ...] = (
@@ -55,98 +56,7 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
         (0.1, 60.0),
         change="start",
     ),
-    # The model
-    Parameter(
-        "backend",
-        "local",
-        "Where the model runs. local: in this process. remote: behind an OpenAI-compatible endpoint.",
-        choices=("local", "remote"),
-        change="inactive",
-    ),
-    Parameter(
-        "model",
-        "",
-        "local: folder of a checkpoint or, with allow_downloads, its name on the Hugging Face hub "
-        "(docs/models.md). Empty: the small bundled model, which knows the simulated tabletop. "
-        "remote: the model's name at the endpoint.",
-        change="inactive",
-    ),
-    Parameter(
-        "allow_downloads",
-        False,
-        "Whether a model that is not on this machine may be fetched from the Hugging Face hub.",
-        change="inactive",
-    ),
-    Parameter(
-        "point_format",
-        AUTO,
-        "How the model was trained to point; it cannot be told from the numbers. auto: for Molmo and Molmo2, "
-        "which have but one way.",
-        choices=(AUTO, *FORMATS),
-        change="inactive",
-    ),
-    Parameter(
-        "device",
-        "auto",
-        "Where the model runs, as torch names it: cpu, cuda, cuda:1. auto: a GPU if there is one.",
-        change="inactive",
-    ),
-    Parameter(
-        "dtype",
-        "auto",
-        "Number format of the model's arithmetic. auto: bfloat16 on a GPU, float32 elsewhere.",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        change="inactive",
-    ),
-    Parameter(
-        "quantization",
-        "none",
-        "Weights of the language model on a CPU: int8 takes a quarter, int4 about a seventh of the memory of float32.",
-        choices=("none", "int8", "int4"),
-        change="inactive",
-    ),
-    Parameter(
-        "max_crops",
-        0,
-        "Most crops that Molmo cuts a picture into; fewer are faster and see less. 0: as the model was trained.",
-        range=(0, 64),
-        change="inactive",
-    ),
-    Parameter(
-        "remote_url",
-        "",
-        "Address of the endpoint, up to and with /v1. Other machines are spoken to by https only.",
-        change="inactive",
-    ),
-    Parameter(
-        "remote_key_variable",
-        "",
-        "Environment variable that holds the endpoint's key. The key itself is no parameter, as anybody may read "
-        "those.",
-        change="inactive",
-    ),
-    Parameter(
-        "remote_key_file",
-        "",
-        "File that holds the endpoint's key, readable by this user alone.",
-        change="inactive",
-    ),
-    Parameter(
-        "remote_timeout_s",
-        30.0,
-        "Time for one question to the endpoint, with all its tries.",
-        "s",
-        (0.1, 3600.0),
-        change="inactive",
-    ),
-    Parameter(
-        "remote_tries",
-        3,
-        "How often a busy endpoint is asked, with growing pauses.",
-        "",
-        (1, 20),
-        change="inactive",
-    ),
+    *MODEL_PARAMETERS,
     # Transforms
     Parameter(
         "target_frame",
@@ -279,204 +189,7 @@ NODE_PARAMETERS: tuple[Parameter, ...] = (
     ),
 )
 
-CAMERA_PARAMETERS: tuple[Parameter, ...] = (
-    Parameter(
-        "color_topic",
-        "{camera}/color/image_raw",
-        "Colour images (sensor_msgs/Image, or sensor_msgs/CompressedImage). {camera} stands for the camera's name.",
-        change="inactive",
-    ),
-    Parameter(
-        "color_transport",
-        AUTO,
-        "What comes on color_topic. auto: compressed when its name ends in /compressed, else raw.",
-        choices=(AUTO, "raw", "compressed"),
-        change="inactive",
-    ),
-    Parameter(
-        "color_info_topic",
-        "{camera}/color/camera_info",
-        "Intrinsics of the colour camera (sensor_msgs/CameraInfo).",
-        change="inactive",
-    ),
-    Parameter(
-        "color_is_rectified",
-        False,
-        "Whether the colour images are already free of lens distortion (topics called image_rect).",
-        change="inactive",
-    ),
-    Parameter(
-        "depth_topic",
-        "{camera}/depth/image_rect",
-        "Depth images (sensor_msgs/Image, 16UC1 in mm or 32FC1 in m, or sensor_msgs/CompressedImage). "
-        "Empty: no depth; points stay in the image and every target says NO_DEPTH.",
-        change="inactive",
-    ),
-    Parameter(
-        "depth_transport",
-        AUTO,
-        "What comes on depth_topic. auto: compressedDepth or compressed when its name ends so, else raw.",
-        choices=(AUTO, "raw", "compressed", "compressedDepth"),
-        change="inactive",
-    ),
-    Parameter(
-        "depth_info_topic",
-        "",
-        "Intrinsics of the depth camera, when its images are its own and are to be registered to colour here. "
-        "Empty: the depth images are registered to colour already.",
-        change="inactive",
-    ),
-    Parameter(
-        "depth_is_rectified",
-        True,
-        "Whether the depth images are free of lens distortion; of use with depth_info_topic only.",
-        change="inactive",
-    ),
-    Parameter(
-        "streaming",
-        False,
-        "Keep the camera subscribed, so that a request need not wait for the next frame. Off: subscribed only "
-        "while a request waits, which costs nothing in between.",
-        change="inactive",
-    ),
-    Parameter(
-        "sensor_qos",
-        "auto",
-        "Reliability asked of the camera topics. auto: reliable when every publisher offers it, "
-        "else best effort.",
-        choices=("auto", "reliable", "best_effort"),
-        change="inactive",
-    ),
-    Parameter(
-        "max_frame_age_s",
-        1.0,
-        "Images older than this are refused (STALE_FRAME). A request may ask for less or more.",
-        "s",
-        (0.01, 3600.0),
-    ),
-    Parameter(
-        "max_stamp_lead_s",
-        0.25,
-        "Images stamped further than this ahead of the node's clock are refused (FUTURE_STAMP).",
-        "s",
-        (0.0, 3600.0),
-        change="inactive",
-    ),
-    Parameter(
-        "max_pairing_gap_s",
-        0.02,
-        "Furthest that the stamps of colour, depth and intrinsics may lie apart; 0: they must be equal.",
-        "s",
-        (0.0, 1.0),
-        change="inactive",
-    ),
-    Parameter(
-        "frame_timeout_s",
-        3.0,
-        "How long a request waits for a complete frame.",
-        "s",
-        (0.05, 600.0),
-        change="inactive",
-    ),
-    Parameter("depth_min_m", 0.1, "Nearest depth that is trusted (OUT_OF_RANGE below).", "m", (0.0, 100.0)),
-    Parameter("depth_max_m", 4.0, "Furthest depth that is trusted (OUT_OF_RANGE above).", "m", (0.0, 1000.0)),
-    Parameter(
-        "depth_noise",
-        "d435",
-        "Noise of the depth camera, behind the covariance of a target. generic: a camera nobody has "
-        "measured.",
-        choices=("d435", "kinect", "generic"),
-    ),
-    Parameter(
-        "depth_radius_px",
-        0,
-        "Half the side of the square around a point in which depth is read; 0 means 1/64 of the image's "
-        "width.",
-        "pixels",
-        (0, 200),
-    ),
-    Parameter(
-        "extrinsic_sigma_m",
-        0.0,
-        "Standard deviation, per axis, of where the camera is mounted (from the hand-eye calibration).",
-        "m",
-        (0.0, 1.0),
-    ),
-    Parameter(
-        "extrinsic_sigma_rad",
-        0.0,
-        "Standard deviation, per axis, of how the camera is turned on its mount.",
-        "rad",
-        (0.0, 1.0),
-    ),
-)
-
 PARAMETERS = (*NODE_PARAMETERS, *HAND_OFF_PARAMETERS, *CAMERA_PARAMETERS)
-_CAMERA_TABLE = {parameter.name: parameter for parameter in CAMERA_PARAMETERS}
-#: Set by whoever changes the values that this group holds: then the model is loaded anew.
-MODEL_PARAMETERS = (
-    "backend",
-    "model",
-    "allow_downloads",
-    "point_format",
-    "device",
-    "dtype",
-    "quantization",
-    "max_crops",
-    "remote_url",
-    "remote_key_variable",
-    "remote_key_file",
-    "remote_timeout_s",
-    "remote_tries",
-)
-
-
-@dataclass(frozen=True)
-class CameraParameters:
-    """One camera; units and meaning are those of `CAMERA_PARAMETERS`."""
-
-    name: str
-    color_topic: str
-    color_transport: str
-    color_info_topic: str
-    color_is_rectified: bool
-    depth_topic: str
-    depth_transport: str
-    depth_info_topic: str
-    depth_is_rectified: bool
-    streaming: bool
-    sensor_qos: str
-    max_frame_age_s: float
-    max_stamp_lead_s: float
-    max_pairing_gap_s: float
-    frame_timeout_s: float
-    depth_min_m: float
-    depth_max_m: float
-    depth_noise: str
-    depth_radius_px: int
-    extrinsic_sigma_m: float
-    extrinsic_sigma_rad: float
-
-    @classmethod
-    def from_values(cls, name: str, values: Mapping[str, Value]) -> CameraParameters:
-        """What is given for this camera, else what is given for all; `ParameterError` names what is wrong."""
-        chosen: dict[str, Any] = {}
-        for parameter in CAMERA_PARAMETERS:
-            own = f"{name}.{parameter.name}"
-            where = own if own in values else parameter.name
-            value = parameter.check(values[where], where)
-            if parameter.name.endswith("_topic"):
-                value = str(value).replace(CAMERA_PLACE, name)
-            chosen[parameter.name] = value
-        camera = cls(name=name, **chosen)
-        if not camera.color_topic or not camera.color_info_topic:
-            raise ParameterError("parameters color_topic and color_info_topic must name topics: one is empty")
-        if camera.depth_min_m >= camera.depth_max_m:
-            raise ParameterError(
-                f"parameter depth_min_m is {camera.depth_min_m:g}: it must be below "
-                f"depth_max_m ({camera.depth_max_m:g})"
-            )
-        return camera
 
 
 @dataclass(frozen=True)
@@ -607,7 +320,7 @@ class PointingParameters:
 
     def model_choice(self) -> tuple[Any, ...]:
         """Equal for two sets of parameters exactly when they mean the same model."""
-        return tuple(getattr(self, name) for name in MODEL_PARAMETERS)
+        return tuple(getattr(self, entry.name) for entry in MODEL_PARAMETERS)
 
 
 def _as_value(value: Any) -> Value:
@@ -633,7 +346,7 @@ def table_entry(name: str, cameras: tuple[str, ...]) -> Parameter:
     if name in known:
         return known[name]
     camera, dot, rest = name.rpartition(".")
-    if dot and rest in _CAMERA_TABLE:
+    if dot and rest in {entry.name for entry in CAMERA_PARAMETERS}:
         raise ParameterError(
             f"unknown parameter {name}: no camera is called {camera!r}; parameter cameras names {', '.join(cameras)}"
         )
@@ -697,8 +410,6 @@ assert [field.name for field in fields(PointingParameters)] == [
     *(entry.name for entry in NODE_PARAMETERS),
     "planner",
 ]
-assert [field.name for field in fields(CameraParameters)] == ["name", *_CAMERA_TABLE]
-assert set(MODEL_PARAMETERS) <= {entry.name for entry in NODE_PARAMETERS}
 
 if __name__ == "__main__":
     sys.stdout.write(as_example() if "--yaml" in sys.argv[1:] else as_markdown())

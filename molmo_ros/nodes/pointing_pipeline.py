@@ -22,10 +22,11 @@ from molmo_ros.geometry.support_plane import PlanePrior, SupportPlane, fit_suppo
 from molmo_ros.geometry.uncertainty import ExtrinsicError
 from molmo_ros.nodes.answer import Answer, Found, HeldFrame, StageSeconds, goal_among, outcome_of
 from molmo_ros.nodes.base_motion import BaseNow
+from molmo_ros.nodes.camera_parameters import CameraParameters
 from molmo_ros.nodes.frame_reading import FrameReader
 from molmo_ros.nodes.image_request import PointingRequest
 from molmo_ros.nodes.job import Job
-from molmo_ros.nodes.parameters import CameraParameters, PointingParameters
+from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros.pointing.held import Held
 from molmo_ros.pointing.point import Point2D

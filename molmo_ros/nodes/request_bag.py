@@ -35,6 +35,7 @@ from molmo_ros.geometry.pose import transform as rigid_transform
 from molmo_ros.nodes.answer import Answer
 from molmo_ros.nodes.base_motion import BaseNow
 from molmo_ros.nodes.camera_channel import header_of
+from molmo_ros.nodes.camera_parameters import CAMERA_PARAMETERS
 from molmo_ros.nodes.frame_source import FrameRules, RawFrame
 from molmo_ros.nodes.image_request import LONGEST_S, ImageRequest, PointingRequest, Question
 from molmo_ros.nodes.messages import (
@@ -45,7 +46,7 @@ from molmo_ros.nodes.messages import (
     targets_message,
 )
 from molmo_ros.nodes.parameter_table import ParameterError
-from molmo_ros.nodes.parameters import CAMERA_PARAMETERS, PARAMETERS, PointingParameters
+from molmo_ros.nodes.parameters import PARAMETERS, PointingParameters
 from molmo_ros.outcome import Code, Outcome
 from molmo_ros.recorded_bag import BagError, messages, opened_bag, raw_messages
 from molmo_ros_interfaces.msg import RequestRecord

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from molmo_ros.geometry.depth_profile import PROFILES
+from molmo_ros.nodes.camera_parameters import CAMERA_PARAMETERS
 from molmo_ros.nodes.parameter_table import Parameter, ParameterError, Value, nearest_name
 from molmo_ros.nodes.parameters import (
-    CAMERA_PARAMETERS,
     NODE_PARAMETERS,
     PARAMETERS,
     PointingParameters,
