@@ -18,6 +18,7 @@ _LOW_M, _HIGH_M = np.array([-0.2, -0.9]), np.array([1.0, 0.9])
 # A cell is bare table when it and its eight neighbours show so many points of it, and what stands up there is at most
 # such a share, or one stray point.
 _FEWEST_POINTS = 3
+_LARGEST_NOISE_CELLS = 2
 _STANDING_SHARE = 0.1
 # Room beyond this much more than needed is no better.
 _AMPLE_M = 0.06
@@ -79,7 +80,9 @@ def _bare_table(view: TableView) -> np.ndarray:
     )
     stray = np.maximum(_STANDING_SHARE * seen, 1.0)
     bare: np.ndarray = (seen - standing >= _FEWEST_POINTS) & (standing <= stray)
-    return bare
+    # What stands in one cell is counted in the nine around it, so that smaller holes are noise at the threshold.
+    _, hole, sizes, _ = cv2.connectedComponentsWithStats((~bare).astype(np.uint8))
+    return bare | (sizes[hole, cv2.CC_STAT_AREA] <= _LARGEST_NOISE_CELLS)
 
 
 def _middles(axis: int) -> np.ndarray:

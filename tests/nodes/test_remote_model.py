@@ -12,7 +12,7 @@ import pytest
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration
 from chat_server import ONE_POINT, Server, completion, served
-from ros_graph import HEIGHT, WIDTH, Behaviour, Caller, Camera, Graph
+from ros_graph import HEIGHT, UP_WITHIN_S, WIDTH, Behaviour, Caller, Camera, Graph, wait_until
 
 from molmo_ros.outcome import Code
 
@@ -47,6 +47,8 @@ def remote_of_module(
         )
         caller = Caller(graph.node("remote_caller"), "/remote")
         assert caller.is_up(process), log.read_text()
+        is_loaded = wait_until(lambda: caller.point_to("a", dry_run=True).outcome.code == Code.OK, UP_WITHIN_S)
+        assert is_loaded, log.read_text()
         yield caller, server
         assert "secret" not in log.read_text()
 

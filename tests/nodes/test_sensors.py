@@ -127,7 +127,7 @@ def test_a_base_that_is_lost_meanwhile_makes_no_goal(timed: Caller, world: World
     world.sends_tf = False
     _, result = goal.end()
     assert result.outcome.code == Code.TF_UNAVAILABLE
-    assert "the base has moved on" in result.outcome.message
+    assert "the base" in result.outcome.message  # which has moved on, or whose place is not told at all
     world.sends_tf = True
     assert timed.point_to("the thing").outcome.code == Code.OK
     assert timed.wait_for(lambda: bool(timed.goals)) and len(timed.goals) == 1
