@@ -19,7 +19,8 @@ from molmo_ros.sim import fr3
 from molmo_ros.sim.scene import draw_scene
 from molmo_ros_interfaces.action import MoveToGoal
 
-pytestmark = pytest.mark.ros
+# Not in the default run: under load some of these end otherwise, and why is not known yet (CHANGELOG, "Known").
+pytestmark = [pytest.mark.ros, pytest.mark.long]
 
 ASIDE = READY + [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
