@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,13 @@ class PlannerCaller:
             log=self.log,
         )
         self.node = graph.node(f"{name}_caller")
-        self._client = ActionClient(self.node, MoveToGoal, f"/{name}/move_to_goal")
+        executor = self.node.executor
+        assert executor is not None
+        made: Future[ActionClient] = Future()
+        # On the executor's thread: rclpy's client registers itself before it is complete, and a spinning executor
+        # would stumble over it.
+        executor.create_task(lambda: made.set_result(ActionClient(self.node, MoveToGoal, f"/{name}/move_to_goal")))
+        self._client = made.result(UP_WITHIN_S)
         self.outcomes: list[Outcome] = []
         self.shown: list[JointTrajectory] = []
         self.node.create_subscription(Outcome, f"/{name}/outcome", self.outcomes.append, 10)
