@@ -17,6 +17,7 @@ import numpy as np
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth_image import check_depth_m
 from molmo_ros.geometry.depth_profile import D435, DepthProfile
+from molmo_ros.geometry.quantile import median, quantile
 from molmo_ros.geometry.support_plane import SupportPlane
 from molmo_ros.geometry.surfaces import (
     LINK_M,
@@ -43,7 +44,7 @@ OUTLIER_SIGMAS = 2.5
 THINNEST_PX = 0.5
 # A fit that leaves the component's own depths (but for its outermost pixels) by more than LINK_M has been
 # extrapolated too far; it is held to them.
-DEPTH_PERCENTILES = (2.0, 98.0)
+DEPTH_QUANTILES = (0.02, 0.98)
 # A surface whose rays meet it at less than this angle (sine; 3 degrees) is seen edge-on.
 EDGE_ON_SINE = 0.05
 # Pixels this many standard deviations off the surface are not it.
@@ -203,13 +204,16 @@ class _Surface:
 
 def _thickness_px(columns: np.ndarray, rows: np.ndarray) -> float:
     """Standard deviation of a pixel set across its thinnest direction."""
-    return float(np.sqrt(max(np.linalg.eigvalsh(np.cov(np.stack([columns, rows])))[0], 0.0)))
+    across, down = columns - columns.mean(), rows - rows.mean()
+    a, b, d = float(across @ across), float(across @ down), float(down @ down)
+    least = (a + d) / 2 - np.hypot((a - d) / 2, b)  # the smaller eigenvalue of their scatter
+    return float(np.sqrt(max(least / (len(rows) - 1), 0.0)))
 
 
 def _flat_surface(z: np.ndarray, nearness: np.ndarray, profile: DepthProfile, focal_px: float) -> _Surface:
     """A surface too small to have a slope: its median, and no normal."""
     depth = _weighted_median(z, nearness)
-    spread = 1.4826 * float(np.median(np.abs(z - depth)))
+    spread = 1.4826 * median(np.abs(z - depth))
     sigma = max(float(profile.sigma_z_m(depth, focal_px)), spread)
     return _Surface(depth, spread, sigma, sigma, np.full(3, np.nan), np.array([0.0, 0.0, 1.0 / depth]))
 
@@ -250,7 +254,7 @@ def _fitted_surface(
     if len(z) >= BENT_PIXELS and thickness_px >= BENT_THICKNESS_PX:
         surface = _robust_fit(np.column_stack([flat, dx * dx, dx * dy, dy * dy]), 1.0 / z, nearness)
 
-    lowest, highest = np.percentile(z, DEPTH_PERCENTILES)
+    lowest, highest = (quantile(z, share) for share in DEPTH_QUANTILES)
     a, b, c = plane.coefficients[0] / reach, plane.coefficients[1] / reach, plane.coefficients[2]
     # n . P = 1 for the plane's points P = z (x, y, 1), so this is along the normal, away from us
     gradient = np.array([a, b, c - a * at_xy[0] - b * at_xy[1]])
@@ -322,7 +326,7 @@ def _robust_fit(design: np.ndarray, wanted: np.ndarray, nearness: np.ndarray) ->
         matrix = weighted.T @ design
         coefficients = np.linalg.solve(matrix, weighted.T @ wanted)
         error = design @ coefficients - wanted
-        sigma = 1.4826 * float(np.median(np.abs(error))) + 1e-9
+        sigma = 1.4826 * median(np.abs(error)) + 1e-9
         weight = nearness * (np.abs(error) < OUTLIER_SIGMAS * sigma) + 1e-9
     at_point = np.zeros(design.shape[1])
     at_point[2] = 1.0

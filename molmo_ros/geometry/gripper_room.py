@@ -19,6 +19,9 @@ FURTHEST_ROOM_M = 0.10
 COUNTING_POINT = 3
 # Points within this of a finger are in its way, as nothing is measured better than that.
 SAFETY_M = 0.003
+# Points that fill a finger of unit size: thickness from the thing on, width about its middle, level from the tip up.
+_UNIT_BOX = np.array([[x, y, z] for y in (-0.5, 0.0, 0.5) for x in (0.1, 0.5, 1.0) for z in (0.1, 0.5, 1.0)])
+_OTHER_SIDE = np.array([-1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,9 @@ def finger_boxes(
     gripper: Gripper, opening_m: float, tip_level_m: float, top_level_m: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points (27, 3; x, y, level) that fill the space of the finger on the -x and on the +x side."""
-    x = opening_m / 2 + gripper.finger_thickness_m * np.array([0.1, 0.5, 1.0])
-    y = gripper.finger_width_m * np.array([-0.5, 0.0, 0.5])
-    level = tip_level_m + (top_level_m - tip_level_m) * np.array([0.1, 0.5, 1.0])
-    box = np.stack(np.meshgrid(x, y, level), axis=-1).reshape(-1, 3)
-    return box * [-1.0, 1.0, 1.0], box
+    size = np.array([gripper.finger_thickness_m, gripper.finger_width_m, top_level_m - tip_level_m])
+    box = _UNIT_BOX * size + np.array([opening_m / 2, 0.0, tip_level_m])
+    return box * _OTHER_SIDE, box
 
 
 def opening_needed_m(own_N3: np.ndarray, gripper: Gripper, tip_level_m: float, margin_m: float) -> float:

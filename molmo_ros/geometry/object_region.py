@@ -18,6 +18,8 @@ from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth import DepthSample
 from molmo_ros.geometry.depth_image import check_depth_m
 from molmo_ros.geometry.depth_profile import D435, DepthProfile
+from molmo_ros.geometry.pose import cross
+from molmo_ros.geometry.quantile import quantile
 from molmo_ros.geometry.support_plane import SupportPlane
 from molmo_ros.geometry.surfaces import connected, link_step_m, stands
 from molmo_ros.outcome import Code, PointingError
@@ -107,7 +109,9 @@ def object_region(
     seen_support = _seen_support(standing, blob, part) & np.isfinite(window[part])
     support_plan = _points_cam(window[part], xy[part], seen_support, camera) @ axes_23.T
     joined = plan.joined(seed, support_plan)
-    thing = np.isin(pieces, joined)
+    is_joined = np.zeros(int(pieces.max()) + 1, bool)
+    is_joined[joined] = True
+    thing = is_joined[pieces]
     if np.count_nonzero(thing) < SMALLEST_THING:
         raise PointingError(
             Code.NO_DEPTH,
@@ -117,7 +121,7 @@ def object_region(
     return ObjectRegion(
         points_cam=_points_cam(window[part], xy[part], thing, camera),
         height_m=height[part][thing].astype(float),
-        surroundings_cam=_surroundings_cam(window, xy, standing, thing, part, plan, joined, support, camera),
+        surroundings_cam=_surroundings_cam(window, xy, standing, thing, part, plan, joined, axes_23, camera),
         cut_off=_reaches_the_edge(thing, part, window.shape),
     )
 
@@ -168,7 +172,7 @@ class _PlanView:
             own = order[start:end]
             flat = np.unique(cell[own] @ [int(shape[1]), 1])
             cells[piece] = np.stack([flat // shape[1], flat % shape[1]], axis=1)
-            top_m[piece] = float(np.percentile(height[own], 95))
+            top_m[piece] = quantile(height[own], 0.95)
         return cls(cells, top_m, first, (int(shape[0]), int(shape[1])))
 
     def joined(self, seed: int, support_plan_m: np.ndarray) -> list[int]:
@@ -256,9 +260,9 @@ def _surrounds(outer_cells: np.ndarray, inner_cells: np.ndarray) -> bool:
 def _plan_axes(support: SupportPlane) -> np.ndarray:
     """Two unit vectors (2, 3; camera frame) that span the support."""
     normal = support.normal_cam
-    first = np.cross(normal, np.eye(3)[np.abs(normal).argmin()])
+    first = cross(normal, np.eye(3)[np.abs(normal).argmin()])
     first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(normal, first)])
+    return np.stack([first, cross(normal, first)])
 
 
 def _points_cam(depth_m: np.ndarray, xy: np.ndarray, chosen: np.ndarray, camera: CameraModel) -> np.ndarray:
@@ -281,7 +285,7 @@ def _surroundings_cam(
     part: tuple[slice, slice],
     plan: _PlanView,
     joined: list[int],
-    support: SupportPlane,
+    axes_23: np.ndarray,
     camera: CameraModel,
 ) -> np.ndarray:
     """Points (M, 3) of what stands and is not the thing, without specks around its outline and its own sides."""
@@ -294,9 +298,10 @@ def _surroundings_cam(
     own[part][thing] = 1
     beside = cv2.dilate(own, np.ones((2 * SLIVER_PX + 1,) * 2, np.uint8))[mask] > 0
     piece = cv2.connectedComponents(mask.astype(np.uint8))[1][mask]
-    under_its_edge = beside & plan.near(joined, points @ _plan_axes(support).T, SLIVER_CELLS)
-    is_sliver = np.bincount(piece, beside) == np.bincount(piece)
-    is_sliver &= np.bincount(piece, under_its_edge) >= SLIVER_SHARE * np.bincount(piece)
+    under_its_edge = plan.near(joined, points[beside] @ axes_23.T, SLIVER_CELLS)
+    pixels = np.bincount(piece)
+    is_sliver = np.bincount(piece[beside], minlength=len(pixels)) == pixels
+    is_sliver &= np.bincount(piece[beside], under_its_edge, len(pixels)) >= SLIVER_SHARE * pixels
     return points[~is_sliver[piece]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,12 +43,16 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class HeldFrame:
-    """A frame kept for later questions: `T_still_camera` (4x4) at its stamp, and what the model made of it. `raw`: as
-    it came, kept only while requests are recorded."""
+    """A frame kept for later questions: `T_still_camera` (4x4) at its stamp, and what the model made of it.
+
+    `support`: the level plane (camera frame) that things stand on, None where none is in view, which is no failure;
+    it is looked for while the model is at work. `raw`: as it came, kept only while requests are recorded.
+    """
 
     camera: str
     frame: Frame
     T_still_camera: np.ndarray
+    support: Future[SupportPlane | None]
     look: Any = None
     raw: RawFrame | None = None
 

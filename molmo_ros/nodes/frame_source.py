@@ -32,6 +32,9 @@ from molmo_ros.outcome import Code, Outcome, PointingError
 
 # Discovery may still run when a request comes in: how often to look whether its publishers call for another QoS.
 LATE_PUBLISHERS_S = 0.25
+# Subscriptions end so long after their last frame: it takes milliseconds of Python's lock, which the frame's reader
+# needs first; later the model is at work outside of it.
+CLOSE_AFTER_S = 0.02
 NANOSECONDS = 1_000_000_000
 
 
@@ -152,6 +155,8 @@ class FrameSource:
         self._transforms = transforms
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._waits: list[_Wait] = []
+        self._ended: list[_Wait] = []
+        self._closing: Timer | None = None
         self._adapting: Timer | None = None
         color_type: type[Any] = Image if rules.color_transport == "raw" else CompressedImage
         depth_type: type[Any] = Image if rules.depth_transport == "raw" else CompressedImage
@@ -192,6 +197,7 @@ class FrameSource:
         """End all waits with this outcome, and every subscription."""
         for wait in list(self._waits):
             self._end(wait, PointingError(outcome.code, outcome.message))
+        self._close_ended()
         self._unsubscribe()
 
     def forget_messages(self) -> None:
@@ -217,6 +223,8 @@ class FrameSource:
     def _begin(self, answer: Future[RawFrame], max_age_ns: int, timeout_s: float) -> None:
         if answer.cancelled():
             return
+        if not self._waits:
+            self._close_ended()  # what the last request heard is none of this one's
         wait = _Wait(answer, max_age_ns, time.monotonic(), self._clock.now().nanoseconds)
         self._waits.append(wait)
         try:
@@ -243,20 +251,31 @@ class FrameSource:
         return self._node.create_timer(period_s, callback, callback_group=group, clock=self._steady)
 
     def _end(self, wait: _Wait, result: RawFrame | Exception | None) -> None:
-        """Close a wait, and the camera with the last one; None: nobody is interested any more."""
+        """Answer a wait; what it used is closed a little later. None: nobody is interested any more."""
         self._waits.remove(wait)
-        for timer in wait.timers:
-            self._node.destroy_timer(timer)
-        wait.timers.clear()  # they know their wait, and it holds a frame
-        self._transforms.close(wait)
-        if not self._waits and not self.rules.streaming:
-            self._unsubscribe()
+        self._ended.append(wait)
+        if self._closing is None:
+            self._closing = self._timer(CLOSE_AFTER_S, self._close_ended)
         if result is None or not wait.answer.set_running_or_notify_cancel():
             return
         if isinstance(result, Exception):
             wait.answer.set_exception(result)
         else:
             wait.answer.set_result(result)
+
+    def _close_ended(self) -> None:
+        """Close what ended waits used, and the camera if nobody waits any more."""
+        if self._closing is not None:
+            self._node.destroy_timer(self._closing)
+            self._closing = None
+        for wait in self._ended:
+            for timer in wait.timers:
+                self._node.destroy_timer(timer)
+            wait.timers.clear()  # they know their wait, and it holds a frame
+            self._transforms.close(wait)
+        self._ended.clear()
+        if not self._waits and not self.rules.streaming:
+            self._unsubscribe()
 
     def _forget(self, answer: Future[RawFrame]) -> None:
         for wait in [wait for wait in self._waits if wait.answer is answer]:

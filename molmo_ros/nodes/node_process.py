@@ -17,6 +17,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from molmo_ros.nodes.parameter_table import ParameterError
 
+# A thread that has work waits at most so long for another's Python; the default is 5 ms, a fifth of a whole answer.
+SWITCH_INTERVAL_S = 0.5e-3
 # How long an executor that was told to end may still be in a callback.
 EXECUTOR_ENDS_S = 0.3
 
@@ -44,6 +46,7 @@ def serve_until_signal(
     `threads` names one executor each; `make_node` gets them in that order and adds its nodes. A ParameterError, an
     InvalidTopicNameException or one of `faults` that it raises is a configuration that cannot work, told in one line.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     # The signals are taken here and nowhere else: requests are answered before the context goes away.
     ending = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)

@@ -5,7 +5,7 @@ and TF, one for the model, one for lifecycle transitions, one for pictures.
 
     request_server   takes requests in and hands answers out          services' thread
     model_worker     queues them, gives each its frame                model's thread
-    pointing_pipeline   frame -> pixels -> points -> places           model's thread
+    pointing_pipeline   frame -> pixels -> points -> places           model's thread, one beside it for the table
     answer_topics    what planners and people get to see              model's thread, pictures' thread
     hand_off         asks the operator, tells a planner's action      a thread for each goal on its way
     request_recorder    what was asked, seen and answered, as bags    recorder's thread

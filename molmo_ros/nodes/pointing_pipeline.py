@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molmo_ros.geometry.checks import Limits
-from molmo_ros.geometry.depth_profile import PROFILES
+from molmo_ros.geometry.depth_profile import PROFILES, DepthProfile
 from molmo_ros.geometry.frame import Frame
 from molmo_ros.geometry.locate import Located, locate
 from molmo_ros.geometry.motion import MotionError, carried
@@ -24,7 +24,7 @@ from molmo_ros.nodes.answer import Answer, Found, HeldFrame, StageSeconds, goal_
 from molmo_ros.nodes.base_motion import BaseNow
 from molmo_ros.nodes.camera_parameters import CameraParameters
 from molmo_ros.nodes.frame_reading import FrameReader
-from molmo_ros.nodes.image_request import PointingRequest
+from molmo_ros.nodes.image_request import ImageRequest, PointingRequest
 from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.outcome import Code, Outcome, PointingError
@@ -81,6 +81,9 @@ class PointingPipeline:
         self._readers = readers
         self._held = held
         self._base_now = base_now
+        self._beside = ThreadPoolExecutor(
+            1, thread_name_prefix="support_plane"
+        )  # ends with the last reference
 
     def run(self, pointer: Pointer, job: Job) -> Answer:
         """The answer to the job's request; what goes wrong on the way becomes its outcome, never an
@@ -98,14 +101,19 @@ class PointingPipeline:
         Where the base stands still it is the same answer. Raises PointingError(TF_UNAVAILABLE).
         """
         request = answer.request
-        if self._base_now is None or answer.T_target_fixed is None or not isinstance(request, PointingRequest):
+        if (
+            self._base_now is None
+            or answer.T_target_fixed is None
+            or not isinstance(request, PointingRequest)
+        ):
             return answer
         base = self._base(self._base_now, request.parameters.tf_timeout_s)
         then, now = inverse(answer.T_target_fixed), inverse(base.T_target_fixed)
-        camera = request.parameters.camera_called(answer.camera) or request.camera
+        camera = _camera_called(answer.camera, request)
         limits = _Checks(request.parameters, camera).limits
         found = tuple(
-            _moved(each, carried(each.located, then, now, MotionError(), limits=limits)) for each in answer.found
+            _moved(each, carried(each.located, then, now, MotionError(), limits=limits))
+            for each in answer.found
         )
         goal = answer.goal
         outcome = outcome_of(found, request.words, math.nan, None) if goal is None else found[goal].outcome
@@ -132,9 +140,7 @@ class PointingPipeline:
             draft.took(vision=look.vision_s, prefill=look.prefill_s)
             held = replace(held, look=look)
         # Held as soon as it is read: an answer that means nothing may be asked for again in other words.
-        draft.answer = replace(
-            draft.answer, frame_token=job.request.frame_token or self._held.keep(held)
-        )
+        draft.answer = replace(draft.answer, frame_token=job.request.frame_token or self._held.keep(held))
         if isinstance(job.request, PointingRequest):
             self._point(pointer, job, job.request, held, draft)
         else:
@@ -152,8 +158,14 @@ class PointingPipeline:
         job.enter("decode_image")
         with draft.timed("decode_image"):
             frame = self._readers[draft.answer.camera].read(raw)
-        recorded = raw if job.request.parameters.record else None
-        return HeldFrame(draft.answer.camera, frame, raw.T_still_camera, raw=recorded)
+        profile = PROFILES[_camera_called(draft.answer.camera, job.request).depth_noise]
+        return HeldFrame(
+            draft.answer.camera,
+            frame,
+            raw.T_still_camera,
+            support=self._beside.submit(_support, frame, raw.T_still_camera, profile),
+            raw=raw if job.request.parameters.record else None,
+        )
 
     def _point(
         self, pointer: Pointer, job: Job, request: PointingRequest, held: HeldFrame, draft: _Draft
@@ -183,8 +195,8 @@ class PointingPipeline:
                 base = self._base(self._base_now, request.parameters.tf_timeout_s)
                 T_target_camera, pose_stamp_ns = base.T_target_fixed @ held.T_still_camera, base.stamp_ns
                 draft.answer = replace(draft.answer, T_target_fixed=base.T_target_fixed)
-            checks = _Checks(request.parameters, _camera_of(held, request))
-            support = checks.support(held.frame, T_target_camera) if pointing.points else None
+            checks = _Checks(request.parameters, _camera_called(held.camera, request))
+            support = held.support.result() if pointing.points else None
             if support is not None:
                 draft.answer = replace(draft.answer, support=support.moved(T_target_camera))
             found = tuple(
@@ -239,16 +251,6 @@ class _Checks:
         self._gripper = parameters.gripper
         self._min_confidence = parameters.min_confidence
 
-    def support(self, frame: Frame, T_target_camera: np.ndarray) -> SupportPlane | None:
-        """The level plane that things stand on; None where none is in view, which is no failure."""
-        if frame.depth_m is None:
-            return None
-        prior = PlanePrior.from_gravity(T_target_camera)
-        try:
-            return fit_support_plane(frame.depth_m, frame.camera, prior, profile=self._profile)
-        except PointingError:
-            return None
-
     def found(
         self, frame: Frame, point: Point2D, T_target_camera: np.ndarray, support: SupportPlane | None
     ) -> Found:
@@ -280,9 +282,19 @@ def _moved(found: Found, located: Located) -> Found:
     return Found(found.point, located, located.outcome if of_place else found.outcome)
 
 
-def _camera_of(held: HeldFrame, request: PointingRequest) -> CameraParameters:
+def _camera_called(name: str, request: ImageRequest) -> CameraParameters:
     """The camera that a frame is of, which need not be the one that the request names."""
-    return request.parameters.camera_called(held.camera) or request.camera
+    return request.parameters.camera_called(name) or request.camera
+
+
+def _support(frame: Frame, T_still_camera: np.ndarray, profile: DepthProfile) -> SupportPlane | None:
+    if frame.depth_m is None:
+        return None
+    prior = PlanePrior.from_gravity(T_still_camera)
+    try:
+        return fit_support_plane(frame.depth_m, frame.camera, prior, profile=profile)
+    except PointingError:
+        return None
 
 
 def _outcome_of_fault(error: Exception, job: Job) -> Outcome:
