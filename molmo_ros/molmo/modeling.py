@@ -101,6 +101,11 @@ class MolmoPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    @classmethod
+    def get_init_context(cls, *args: Any, **kwargs: Any) -> list[Any]:
+        """The step of `from_pretrained` that builds the model without memory: what has none gets no random numbers."""
+        return [*super().get_init_context(*args, **kwargs), init.no_init_weights()]
+
     @staticmethod
     def _load_pretrained_model(
         model: PreTrainedModel,
