@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from builtin_interfaces.msg import Duration
 from control_msgs.action import FollowJointTrajectory
-from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.node import Node
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory
 
+from molmo_ros.nodes.goal_client import GoalClient, cancel_if_taken
 from molmo_ros.nodes.trajectory_messages import trajectory_message
 from molmo_ros.outcome import Code, Outcome
 from molmo_ros.planning.trajectory import JointLimits, Trajectory
@@ -42,7 +42,7 @@ class ActionCommand:
 
     def __init__(self, node: Node, action: str, limits: JointLimits, settle_s: float) -> None:
         self._name = node.resolve_topic_name(action)
-        self._client = ActionClient(node, FollowJointTrajectory, action)
+        self._client = GoalClient(node, FollowJointTrajectory, action)
         self._limits, self._settle_s = limits, settle_s
 
     def follow(
@@ -76,12 +76,12 @@ class ActionCommand:
     def _accepted(self, trajectory: Trajectory) -> ClientGoalHandle | Outcome:
         goal = FollowJointTrajectory.Goal(trajectory=trajectory_message(trajectory))
         goal.goal_time_tolerance = Duration(sec=1)
-        sent = self._client.send_goal_async(goal)
-        answered = threading.Event()
-        sent.add_done_callback(lambda _: answered.set())
-        if not answered.wait(_ACCEPT_S):
+        sent = self._client.send(goal)
+        try:
+            handle = sent.result(_ACCEPT_S)
+        except TimeoutError:
+            cancel_if_taken(sent)
             return Outcome(Code.EXECUTION_FAILED, f"{self._name} did not answer within {_ACCEPT_S:g} s")
-        handle: ClientGoalHandle = sent.result()
         if not handle.accepted:
             return Outcome(Code.EXECUTION_FAILED, f"{self._name} rejected the trajectory")
         return handle

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import PoseStamped
-from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.executors import Executor
 from rclpy.node import Node
@@ -20,6 +19,7 @@ from rclpy.task import Future
 
 from molmo_ros.nodes.answer import Answer
 from molmo_ros.nodes.base_motion import BaseNow
+from molmo_ros.nodes.goal_client import GoalClient, cancel_if_taken
 from molmo_ros.nodes.hand_off_parameters import MOVEIT, NAV2, TOPIC, HandOffParameters
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.outcome import Code, Outcome, PointingError
@@ -30,8 +30,6 @@ WATCH_S = 0.02
 STOP_S = 5.0
 # Between two looks whether a planner that has a goal is still there.
 _PRESENCE_S = 0.5
-# For the executor to come round.
-_MAKE_S = 10.0
 
 Stop = Callable[[], Outcome | None]
 
@@ -64,17 +62,7 @@ class PlannerAction:
         """`executor` spins the node on another thread than this."""
         self.interface = interface
         self._accept_s, self._motion_s = parameters.planner_timeout_s, parameters.motion_timeout_s
-        made: ConcurrentFuture[ActionClient] = ConcurrentFuture()
-
-        def make() -> None:
-            try:
-                made.set_result(ActionClient(node, interface.action_type, interface.action_name))
-            except Exception as error:  # noqa: BLE001 - raised where it was asked for
-                made.set_exception(error)
-
-        # rclpy's client registers itself before it is complete, and a spinning executor would stumble over it.
-        executor.create_task(make)
-        self._client = made.result(_MAKE_S)
+        self._client = GoalClient(node, interface.action_type, interface.action_name, executor)
         self._name = f"{interface.name} ({node.resolve_topic_name(interface.action_name)})"
 
     def destroy(self) -> None:
@@ -97,9 +85,7 @@ class PlannerAction:
                     f"nobody serves {self._name}, waited {self._accept_s:g} s; {self.interface.how_to_start}",
                 )
             pause.wait(WATCH_S)
-        sent: Future[Any] = self._client.send_goal_async(
-            goal, feedback_callback=lambda message: tell(self.interface.stage(message.feedback))
-        )
+        sent = self._client.send(goal, lambda message: tell(self.interface.stage(message.feedback)))
         answered = _when_done(sent)
         while not answered.wait(WATCH_S):
             why = stop()
@@ -108,7 +94,7 @@ class PlannerAction:
                     Code.PLANNER_UNAVAILABLE, f"{self._name} did not take the goal within {self._accept_s:g} s"
                 )
             if why is not None:
-                sent.add_done_callback(_cancel)  # a planner that takes it after all must not go on with it
+                cancel_if_taken(sent)
                 raise PointingError(why.code, why.message)
         handle: ClientGoalHandle = sent.result()
         if not handle.accepted:
@@ -194,16 +180,10 @@ def planner_interface(
         ) from error
 
 
-def _when_done(future: Future[Any]) -> threading.Event:
+def _when_done(future: Future[Any] | ConcurrentFuture[Any]) -> threading.Event:
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
     return done
-
-
-def _cancel(sent: Future[Any]) -> None:
-    handle: ClientGoalHandle = sent.result()
-    if handle.accepted:
-        handle.cancel_goal_async()
 
 
 def _raise_if(outcome: Outcome | None) -> None:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.node import Node
 from rclpy.task import Future
 
+from molmo_ros.nodes.goal_client import GoalClient, cancel_if_taken
 from molmo_ros.outcome import Code, PointingError
 
 #: How often a wait looks whether it is to stop.
@@ -26,7 +26,7 @@ class WatchedAction:
         """`whose`: what a person calls the server ("the planner"). `absent`: the outcome when it is not there."""
         self._kind, self._whose, self._absent = kind, whose, absent
         self._name = node.resolve_topic_name(name)
-        self._client = ActionClient(node, kind, name)
+        self._client = GoalClient(node, kind, name)
 
     def call(
         self,
@@ -74,12 +74,12 @@ class WatchedAction:
                     self._absent, f"there is no action {self._name}; does {self._whose} run, and under this name?"
                 )
             threading.Event().wait(WATCH_S)
-        sent = self._client.send_goal_async(goal)
-        answered = threading.Event()
-        sent.add_done_callback(lambda _: answered.set())
-        if not answered.wait(_ACCEPT_S):
-            raise PointingError(self._absent, f"{self._name} did not answer within {_ACCEPT_S:g} s")
-        handle: ClientGoalHandle = sent.result()
+        sent = self._client.send(goal)
+        try:
+            handle = sent.result(_ACCEPT_S)
+        except TimeoutError as error:
+            cancel_if_taken(sent)
+            raise PointingError(self._absent, f"{self._name} did not answer within {_ACCEPT_S:g} s") from error
         if not handle.accepted:
             raise PointingError(self._absent, f"{self._name} rejected the goal")
         return handle

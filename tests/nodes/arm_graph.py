@@ -8,13 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseArray, PoseStamped, TransformStamped
-from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_graph import UP_WITHIN_S, Graph, wait_until
@@ -24,6 +22,7 @@ from tf2_ros import StaticTransformBroadcaster
 from trajectory_msgs.msg import JointTrajectory
 
 from molmo_ros.nodes.arm_server import ArmServer
+from molmo_ros.nodes.goal_client import GoalClient
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.sim import fr3
 from molmo_ros.sim.physics import TablePhysics
@@ -80,13 +79,12 @@ class Arm:
 class Motion:
     """A goal that was sent: its feedback, and how it ended."""
 
-    def __init__(self, client: ActionClient, goal: MoveToGoal.Goal) -> None:
+    def __init__(self, client: GoalClient, goal: MoveToGoal.Goal) -> None:
         self.stages: list[str] = []
         self._changed = threading.Condition()
         self._handle: Any = None
         self._result: Any = None
-        sent = client.send_goal_async(goal, feedback_callback=self._hear)
-        sent.add_done_callback(self._accepted)
+        client.send(goal, self._hear).add_done_callback(self._accepted)
 
     def _hear(self, message: Any) -> None:
         with self._changed:
@@ -149,13 +147,7 @@ class PlannerCaller:
             log=self.log,
         )
         self.node = graph.node(f"{name}_caller")
-        executor = self.node.executor
-        assert executor is not None
-        made: Future[ActionClient] = Future()
-        # On the executor's thread: rclpy's client registers itself before it is complete, and a spinning executor
-        # would stumble over it.
-        executor.create_task(lambda: made.set_result(ActionClient(self.node, MoveToGoal, f"/{name}/move_to_goal")))
-        self._client = made.result(UP_WITHIN_S)
+        self._client = GoalClient(self.node, MoveToGoal, f"/{name}/move_to_goal", self.node.executor)
         self.outcomes: list[Outcome] = []
         self.shown: list[JointTrajectory] = []
         self.node.create_subscription(Outcome, f"/{name}/outcome", self.outcomes.append, 10)

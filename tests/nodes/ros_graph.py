@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future as ConcurrentFuture
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +22,6 @@ from geometry_msgs.msg import PoseStamped, TransformStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
@@ -32,6 +30,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
 
+from molmo_ros.nodes.goal_client import GoalClient
 from molmo_ros_interfaces.action import PointToTarget
 from molmo_ros_interfaces.msg import TargetArray
 from molmo_ros_interfaces.srv import Ask, PointTo, ReleaseFrame
@@ -212,17 +211,11 @@ class Goal:
         self.feedback: list[PointToTarget.Feedback] = []
         self._heard = threading.Condition()
         self._executor = caller.node.executor
-        assert self._executor is not None
-        made: ConcurrentFuture[ActionClient] = ConcurrentFuture()
-
-        def make() -> None:
-            made.set_result(ActionClient(caller.node, PointToTarget, f"{caller.name}/point_to_target"))
-
-        # rclpy's client registers itself before it is complete, and a spinning executor would stumble over it.
-        self._executor.create_task(make)
-        self._client = made.result(20.0)
+        self._client = GoalClient(
+            caller.node, PointToTarget, f"{caller.name}/point_to_target", self._executor
+        )
         assert self._client.wait_for_server(UP_WITHIN_S), "no action server"
-        self._handle = PendingReply(self._client.send_goal_async(goal, feedback_callback=self._keep)).get()
+        self._handle = self._client.send(goal, self._keep).result(20.0)
         assert self._handle.accepted
         self._result = PendingReply(self._handle.get_result_async())
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from arm_graph import Motion
-from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from ros_graph import UP_WITHIN_S, Graph, wait_until
 from sensor_msgs.msg import JointState
 
+from molmo_ros.nodes.goal_client import GoalClient
 from molmo_ros.nodes.tabletop_sim import TabletopSim
 from molmo_ros.sim import fr3
 from molmo_ros.sim.physics import TablePhysics
@@ -126,13 +126,12 @@ class Task:
     """A pick and place that was asked for: its feedback, and how it ended. `at_stage` is called once, when that stage
     is first told of."""
 
-    def __init__(self, client: ActionClient, goal: PickPlace.Goal) -> None:
+    def __init__(self, client: GoalClient, goal: PickPlace.Goal) -> None:
         self.stages: list[str] = []
         self._changed = threading.Condition()
         self._handle: Any = None
         self._result: Any = None
-        sent = client.send_goal_async(goal, feedback_callback=self._hear)
-        sent.add_done_callback(self._accepted)
+        client.send(goal, self._hear).add_done_callback(self._accepted)
 
     def _hear(self, message: Any) -> None:
         with self._changed:
@@ -181,8 +180,8 @@ class TaskCaller:
             *["max_state_age_s:=5.0", "max_frame_age_s:=5.0", "planner_silence_s:=8.0"],
         )
         self.node = graph.node("task_caller")
-        self._client = ActionClient(self.node, PickPlace, "/pick_place_node/pick_place")
-        self._moves = ActionClient(self.node, MoveToGoal, "/planner_node/move_to_goal")
+        self._client = GoalClient(self.node, PickPlace, "/pick_place_node/pick_place", self.node.executor)
+        self._moves = GoalClient(self.node, MoveToGoal, "/planner_node/move_to_goal", self.node.executor)
 
     def move_to(self, posture: tuple[float, ...]) -> None:
         """The arm to a posture, by the planner."""

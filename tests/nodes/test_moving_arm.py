@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from control_msgs.action import FollowJointTrajectory, GripperCommand
-from rclpy.action import ActionClient
 from ros_graph import UP_WITHIN_S, Graph, wait_until
 from sensor_msgs.msg import Image, JointState
 
+from molmo_ros.nodes.goal_client import GoalClient
 from molmo_ros.nodes.trajectory_messages import trajectory_message
 from molmo_ros.planning.reach import ReachOptions, plan_joints
 from molmo_ros.planning.roboplan_scene import RoboplanScene
@@ -35,8 +35,9 @@ def test_the_arm_moves_by_its_actions_and_its_wrist_camera_goes_along(graph: Gra
     pictures: list[Image] = []
     node.create_subscription(JointState, "/joint_states", states.append, 5)
     node.create_subscription(Image, "/wrist_camera/color/image_raw", pictures.append, 1)
-    follow = ActionClient(node, FollowJointTrajectory, "/joint_trajectory_controller/follow_joint_trajectory")
-    grip = ActionClient(node, GripperCommand, "/gripper_controller/gripper_cmd")
+    name = "/joint_trajectory_controller/follow_joint_trajectory"
+    follow = GoalClient(node, FollowJointTrajectory, name, node.executor)
+    grip = GoalClient(node, GripperCommand, "/gripper_controller/gripper_cmd", node.executor)
     assert follow.wait_for_server(UP_WITHIN_S), log.read_text()
     assert wait_until(lambda: bool(states and pictures), UP_WITHIN_S), log.read_text()
     assert process.poll() is None
@@ -48,7 +49,7 @@ def test_the_arm_moves_by_its_actions_and_its_wrist_camera_goes_along(graph: Gra
     scene = RoboplanScene(fr3.robot())
     before = np.frombuffer(bytes(pictures[-1].data), np.uint8).astype(int)
     motion = plan_joints(scene, joints(), np.array(fr3.robot().ready_rad), ReachOptions(speed_scale=0.5))
-    handle = ended(follow.send_goal_async(FollowJointTrajectory.Goal(trajectory=trajectory_message(motion))))
+    handle = ended(follow.send(FollowJointTrajectory.Goal(trajectory=trajectory_message(motion))))
     assert handle.accepted
     assert ended(handle.get_result_async()).result.error_code == FollowJointTrajectory.Result.SUCCESSFUL
     assert wait_until(lambda: bool(np.abs(joints() - fr3.robot().ready_rad).max() < 0.02))
@@ -58,13 +59,13 @@ def test_the_arm_moves_by_its_actions_and_its_wrist_camera_goes_along(graph: Gra
     assert (np.abs(after - before) > 20).mean() > 0.05
 
     far = trajectory_message(motion)  # it begins where the arm no longer is
-    handle = ended(follow.send_goal_async(FollowJointTrajectory.Goal(trajectory=far)))
+    handle = ended(follow.send(FollowJointTrajectory.Goal(trajectory=far)))
     result = ended(handle.get_result_async()).result
     assert result.error_code == FollowJointTrajectory.Result.INVALID_GOAL
     assert "begins" in result.error_string
 
     close = GripperCommand.Goal()
     close.command.position = 0.0
-    done = ended(ended(grip.send_goal_async(close)).get_result_async()).result
+    done = ended(ended(grip.send(close)).get_result_async()).result
     assert done.reached_goal
     assert done.position < 0.003

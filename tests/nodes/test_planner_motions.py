@@ -19,8 +19,7 @@ from molmo_ros.sim import fr3
 from molmo_ros.sim.scene import draw_scene
 from molmo_ros_interfaces.action import MoveToGoal
 
-# Not in the default run: under load some of these end otherwise, and why is not known yet (CHANGELOG, "Known").
-pytestmark = [pytest.mark.ros, pytest.mark.long]
+pytestmark = pytest.mark.ros
 
 ASIDE = READY + [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
