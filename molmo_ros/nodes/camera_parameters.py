@@ -69,7 +69,16 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
         "streaming",
         False,
         "Keep the camera subscribed, so that a request need not wait for the next frame. Off: subscribed only "
-        "while a request waits, which costs nothing in between.",
+        "while a request waits and for keep_open_s, which costs nothing in between.",
+        change="inactive",
+    ),
+    Parameter(
+        "keep_open_s",
+        0.5,
+        "How long a camera that does not stream stays subscribed after its last request, so that the next of "
+        "several finds it running. A request never gets a frame that came before it.",
+        "s",
+        (0.0, 3600.0),
         change="inactive",
     ),
     Parameter(
@@ -159,6 +168,7 @@ class CameraParameters:
     depth_info_topic: str
     depth_is_rectified: bool
     streaming: bool
+    keep_open_s: float
     sensor_qos: str
     max_frame_age_s: float
     max_stamp_lead_s: float

@@ -1,4 +1,4 @@
-"""One RGB-D instant of one camera: subscribe while a request waits, pair the stamps, unsubscribe.
+"""One RGB-D instant of one camera: subscribe when a request comes, pair the stamps, unsubscribe soon after the last.
 
 An instant is chosen when colour, depth and intrinsics carry stamps within the allowed gap, the image is fresh,
 and TF covers its stamp. When none comes in time the refusal says what was missing, by name. A streaming camera
@@ -17,24 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
 from rclpy.executors import Executor
 from rclpy.node import Node
-from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from molmo_ros.nodes.camera_channel import Channel, Heard
 from molmo_ros.nodes.camera_parameters import CameraParameters
+from molmo_ros.nodes.one_shot import OneShot
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.transforms import TransformWindow
 from molmo_ros.outcome import Code, Outcome, PointingError
 
 # Discovery may still run when a request comes in: how often to look whether its publishers call for another QoS.
 LATE_PUBLISHERS_S = 0.25
-# Subscriptions end so long after their last frame: it takes milliseconds of Python's lock, which the frame's reader
-# needs first; later the model is at work outside of it.
-CLOSE_AFTER_S = 0.02
+# Tidying up takes milliseconds of Python's lock, which the frame's reader needs first; a little later the model is at
+# work outside of it.
+TIDY_AFTER_S = 0.02
 NANOSECONDS = 1_000_000_000
 
 
@@ -61,6 +60,7 @@ class FrameRules:
     color_transport: str = "raw"
     depth_transport: str = "raw"
     streaming: bool = False
+    keep_open_s: float = 0.0
 
     @classmethod
     def of(
@@ -88,6 +88,7 @@ class FrameRules:
                 camera.depth_transport, depth_topic, ("compressedDepth", "compressed")
             ),
             streaming=camera.streaming,
+            keep_open_s=camera.keep_open_s,
         )
 
 
@@ -131,7 +132,7 @@ class _Wait:
     max_age_ns: int
     started_s: float
     started_ns: int
-    timers: list[Timer] = field(default_factory=list)
+    timers: list[OneShot] = field(default_factory=list)
     refusal: Outcome | None = None
     tf_refusal: Outcome | None = None
     smallest_gap: tuple[int, str] | None = None
@@ -153,11 +154,11 @@ class FrameSource:
         self._executor = executor
         self._clock = clock
         self._transforms = transforms
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._waits: list[_Wait] = []
         self._ended: list[_Wait] = []
-        self._closing: Timer | None = None
-        self._adapting: Timer | None = None
+        self._tidying = OneShot(node, self._tidy_up)
+        self._closing = OneShot(node, self._unsubscribe)
+        self._adapting = OneShot(node, self._adapt)
         color_type: type[Any] = Image if rules.color_transport == "raw" else CompressedImage
         depth_type: type[Any] = Image if rules.depth_transport == "raw" else CompressedImage
         roles: list[tuple[str, str, str | None, type[Any]]] = [
@@ -197,17 +198,22 @@ class FrameSource:
         """End all waits with this outcome, and every subscription."""
         for wait in list(self._waits):
             self._end(wait, PointingError(outcome.code, outcome.message))
-        self._close_ended()
+        self._tidying.call_off()
+        self._tidy_up()
+        self._closing.call_off()
         self._unsubscribe()
 
     def forget_messages(self) -> None:
         """Time has jumped: what was heard belongs to another run of the clock."""
-        for channel in self._channels.values():
-            if not channel.latched:
-                channel.heard.clear()
+        self._forget_heard()
         for wait in self._waits:
             wait.started_ns = self._clock.now().nanoseconds
             wait.refusal = wait.tf_refusal = wait.smallest_gap = None
+
+    def _forget_heard(self) -> None:
+        for channel in self._channels.values():
+            if not channel.latched:
+                channel.heard.clear()
 
     @property
     def is_subscribed(self) -> bool:
@@ -223,8 +229,9 @@ class FrameSource:
     def _begin(self, answer: Future[RawFrame], max_age_ns: int, timeout_s: float) -> None:
         if answer.cancelled():
             return
-        if not self._waits:
-            self._close_ended()  # what the last request heard is none of this one's
+        self._closing.call_off()
+        if not self._waits and not self.rules.streaming:
+            self._forget_heard()  # what came before this request is none of its frames
         wait = _Wait(answer, max_age_ns, time.monotonic(), self._clock.now().nanoseconds)
         self._waits.append(wait)
         try:
@@ -243,19 +250,16 @@ class FrameSource:
                 outcome = self._diagnosis(wait)
                 self._end(wait, PointingError(outcome.code, outcome.message))
 
-        wait.timers.append(self._timer(max(seconds, 1e-3), end))
-
-    def _timer(self, period_s: float, callback: Callable[[], None]) -> Timer:
-        # A group of its own each time: rclpy's groups never forget what was in them.
-        group = MutuallyExclusiveCallbackGroup()
-        return self._node.create_timer(period_s, callback, callback_group=group, clock=self._steady)
+        timer = OneShot(self._node, end)
+        timer.start(seconds)
+        wait.timers.append(timer)
 
     def _end(self, wait: _Wait, result: RawFrame | Exception | None) -> None:
         """Answer a wait; what it used is closed a little later. None: nobody is interested any more."""
         self._waits.remove(wait)
         self._ended.append(wait)
-        if self._closing is None:
-            self._closing = self._timer(CLOSE_AFTER_S, self._close_ended)
+        if not self._tidying.is_due:
+            self._tidying.start(TIDY_AFTER_S)
         if result is None or not wait.answer.set_running_or_notify_cancel():
             return
         if isinstance(result, Exception):
@@ -263,19 +267,16 @@ class FrameSource:
         else:
             wait.answer.set_result(result)
 
-    def _close_ended(self) -> None:
-        """Close what ended waits used, and the camera if nobody waits any more."""
-        if self._closing is not None:
-            self._node.destroy_timer(self._closing)
-            self._closing = None
+    def _tidy_up(self) -> None:
+        """Close what ended waits used; if nobody waits any more, in a while the camera too."""
         for wait in self._ended:
             for timer in wait.timers:
-                self._node.destroy_timer(timer)
+                timer.call_off()
             wait.timers.clear()  # they know their wait, and it holds a frame
             self._transforms.close(wait)
         self._ended.clear()
         if not self._waits and not self.rules.streaming:
-            self._unsubscribe()
+            self._closing.start(self.rules.keep_open_s)
 
     def _forget(self, answer: Future[RawFrame]) -> None:
         for wait in [wait for wait in self._waits if wait.answer is answer]:
@@ -284,19 +285,21 @@ class FrameSource:
     def _subscribe(self) -> None:
         for channel in self._channels.values():
             channel.open()
-        if self._adapting is None:
-            self._adapting = self._timer(LATE_PUBLISHERS_S, self._adapt)
+        if not self._adapting.is_due:
+            self._adapting.start(LATE_PUBLISHERS_S)
+        if not self.rules.streaming:
+            self._transforms.open(self, lambda: None)  # as long as the camera
 
     def _unsubscribe(self) -> None:
         for channel in self._channels.values():
             channel.close()
-        if self._adapting is not None:
-            self._node.destroy_timer(self._adapting)
-            self._adapting = None
+        self._adapting.call_off()
+        self._transforms.close(self)
 
     def _adapt(self) -> None:
         for channel in self._channels.values():
             channel.adapt()
+        self._adapting.start(LATE_PUBLISHERS_S)
 
     # ------------------------------------------------------------------ choosing an instant
 

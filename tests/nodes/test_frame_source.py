@@ -13,7 +13,7 @@ from molmo_ros.outcome import Code
 from molmo_ros_interfaces.srv import PointTo
 
 pytestmark = pytest.mark.ros
-NAMES = ("plain", "packed", "own", "flat", "live", "exact", "dead")
+NAMES = ("plain", "packed", "own", "flat", "live", "exact", "kept", "dead")
 PARAMETERS = f"""
 /**:
   ros__parameters:
@@ -28,6 +28,7 @@ PARAMETERS = f"""
     flat: {{depth_topic: ""}}
     live: {{streaming: true}}
     exact: {{max_pairing_gap_s: 0.0}}
+    kept: {{keep_open_s: 1.5}}
     dead: {{frame_timeout_s: 60.0}}
 """
 
@@ -66,6 +67,12 @@ def rigs(rigs_of_module: Rigs) -> Iterator[Rigs]:
     yield rigs_of_module
     for camera in rigs_of_module.cameras.values():
         camera.shot = Shot()
+
+
+def stamp_ns(reply: PointTo.Response) -> int:
+    assert reply.outcome.code == Code.OK, reply.outcome
+    stamp = reply.targets.header.stamp
+    return int(stamp.sec * 1_000_000_000 + stamp.nanosec)
 
 
 def height_m(reply: PointTo.Response) -> float:
@@ -153,6 +160,15 @@ def test_a_streaming_camera_stays_subscribed_and_its_death_is_noticed(rigs: Rigs
     assert reply.outcome.code == Code.NO_FRAME, reply.outcome
     assert "no colour image on /live/color/image_raw" in reply.outcome.message
     assert rigs.ask("live").outcome.code == Code.OK
+
+
+def test_a_camera_stays_open_between_requests_and_closes_after_the_last(rigs: Rigs) -> None:
+    kept = rigs.cameras["kept"]
+    stamps = [stamp_ns(rigs.ask("kept")) for _ in range(3)]
+    assert kept.subscribers == 3  # right after an answer; a camera that is not kept has none by then
+    assert stamps == sorted(set(stamps))
+    assert wait_until(lambda: kept.subscribers == 0)
+    assert stamp_ns(rigs.ask("kept")) > stamps[-1]
 
 
 def test_exact_pairing_takes_equal_stamps_only(rigs: Rigs) -> None:
