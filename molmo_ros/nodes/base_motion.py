@@ -10,11 +10,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
 from rclpy.executors import Executor
 from rclpy.node import Node
 
+from molmo_ros.nodes.one_shot import OneShot
 from molmo_ros.nodes.transforms import TransformWindow
 from molmo_ros.outcome import Code, Outcome, PointingError
 
@@ -47,7 +47,6 @@ class BaseMotion:
         self._target_frame = target_frame.lstrip("/")
         self._fixed_frame = fixed_frame.lstrip("/")
         self._tf_timeout_s = tf_timeout_s
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
 
     def request(self) -> Future[BaseNow]:
         """The base at a time not before this call; the future raises PointingError(TF_UNAVAILABLE) after
@@ -62,7 +61,7 @@ class BaseMotion:
 
         def end(result: BaseNow | Exception) -> None:
             self._transforms.close(answer)
-            self._node.destroy_timer(timer)
+            timer.call_off()
             if not answer.set_running_or_notify_cancel():
                 return
             if isinstance(result, Exception):
@@ -93,12 +92,8 @@ class BaseMotion:
                     )
                 )
 
-        timer = self._node.create_timer(
-            max(self._tf_timeout_s, 1e-3),
-            give_up,
-            callback_group=MutuallyExclusiveCallbackGroup(),  # rclpy's groups never forget what was in them
-            clock=self._steady,
-        )
+        timer = OneShot(self._node, give_up)
+        timer.start(self._tf_timeout_s)
         self._transforms.open(answer, attempt)
         attempt()
 

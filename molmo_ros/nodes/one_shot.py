@@ -15,7 +15,7 @@ _SOON_S = 1e-3
 class OneShot:
     """Use on the executor's thread only."""
 
-    def __init__(self, node: Node, do: Callable[[], None]) -> None:
+    def __init__(self, node: Node, do: Callable[[], object]) -> None:
         self._node, self._do = node, do
         self._timer: Timer | None = None
 

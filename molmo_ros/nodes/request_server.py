@@ -12,8 +12,7 @@ from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -29,6 +28,7 @@ from molmo_ros.nodes.messages import (
     point_so_far_message,
     targets_message,
 )
+from molmo_ros.nodes.one_shot import OneShot
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros_interfaces.action import PointToTarget
@@ -62,7 +62,6 @@ class RequestServer:
         self._release = release
         self._on_refused = on_refused
         self._on_ended = on_ended
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._of_goal: dict[bytes, Job] = {}
         # Reentrant, because a call that awaits its answer must not keep the next one out.
         group = ReentrantCallbackGroup()
@@ -203,16 +202,13 @@ class RequestServer:
         job = Job(request, reply, on_progress)
         keep(job)
         self._submit(job)
-        timer = self._node.create_timer(
-            max(job.left_s, 1e-3),
-            lambda: self._answer_instead(job, job.timed_out()),  # once there is a goal, other times bound its way
-            callback_group=MutuallyExclusiveCallbackGroup(),  # rclpy's groups never forget what was in them
-            clock=self._steady,
-        )
+        # Once there is a goal, other times bound its way.
+        deadline = OneShot(self._node, lambda: self._answer_instead(job, job.timed_out()))
+        deadline.start(job.left_s)
         try:
             answer: Answer = await answered
         finally:
-            self._node.destroy_timer(timer)
+            deadline.call_off()
         return answer
 
     def _refused(self, words: str, outcome: Outcome) -> Any:

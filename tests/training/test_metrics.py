@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,9 @@ def test_counting_is_right_by_number_and_measured_by_matches_too() -> None:
 
 
 def test_what_is_absent_wants_no_point() -> None:
-    assert score(sample("absent", ()), [], [], SIZE) == Score(True, 1.0, 1.0, True)
-    assert score(sample("absent", ()), [(1, 1)], [], SIZE) == Score(False, 0.0, 0.0, False)
+    none, one = (score(sample("absent", ()), points, [], SIZE) for points in ([], [(1, 1)]))
+    assert replace(none, miss_share=0.0) == Score(True, 1.0, 1.0, True, 0.0)
+    assert replace(one, miss_share=0.0) == Score(False, 0.0, 0.0, False, 0.0)
     assert not judged("point", [], [LEFT]).right
 
 
