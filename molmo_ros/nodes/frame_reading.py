@@ -16,7 +16,8 @@ from molmo_ros.geometry.camera_model import CameraModel, RegionOfInterest
 from molmo_ros.geometry.frame import Frame
 from molmo_ros.geometry.registration import DepthRegistration
 from molmo_ros.nodes.compressed_images import depth_from_compressed, rgb_from_compressed
-from molmo_ros.nodes.frame_source import FrameRules, RawFrame
+from molmo_ros.nodes.frame_rules import FrameRules
+from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_conversion import depth_from_message, rgb_from_message
 from molmo_ros.outcome import Code, PointingError
 

@@ -20,7 +20,8 @@ from std_msgs.msg import Empty
 
 from molmo_ros.nodes.arm_state import ArmState
 from molmo_ros.nodes.frame_reading import FrameReader
-from molmo_ros.nodes.frame_source import FrameRules, FrameSource, RawFrame
+from molmo_ros.nodes.frame_rules import FrameRules
+from molmo_ros.nodes.frame_source import FrameSource, RawFrame
 from molmo_ros.nodes.messages import NANOSECONDS, duration, stamped_header
 from molmo_ros.nodes.motion_messages import goal_of
 from molmo_ros.nodes.pick_place_parameters import PickPlaceParameters

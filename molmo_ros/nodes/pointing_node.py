@@ -35,7 +35,8 @@ from molmo_ros.nodes.answer import Answer, HeldFrame
 from molmo_ros.nodes.answer_topics import AnswerTopics
 from molmo_ros.nodes.declared_parameters import DeclaredParameters
 from molmo_ros.nodes.frame_reading import FrameReader
-from molmo_ros.nodes.frame_source import FrameRules, RawFrame
+from molmo_ros.nodes.frame_rules import FrameRules
+from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.hand_off import HandOffs
 from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.lifecycle_transitions import ConcurrentLifecycleNode

@@ -16,7 +16,8 @@ import numpy as np
 from molmo_ros.nodes.answer import Answer, HeldFrame
 from molmo_ros.nodes.base_motion import BaseNow
 from molmo_ros.nodes.frame_reading import FrameReader
-from molmo_ros.nodes.frame_source import FrameRules, RawFrame
+from molmo_ros.nodes.frame_rules import FrameRules
+from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_request import PointingRequest
 from molmo_ros.nodes.job import Job
 from molmo_ros.nodes.model_choice import LoadPointer, load_pointer_of

@@ -36,7 +36,8 @@ from molmo_ros.nodes.answer import Answer
 from molmo_ros.nodes.base_motion import BaseNow
 from molmo_ros.nodes.camera_channel import header_of
 from molmo_ros.nodes.camera_parameters import CAMERA_PARAMETERS
-from molmo_ros.nodes.frame_source import FrameRules, RawFrame
+from molmo_ros.nodes.frame_rules import FrameRules
+from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_request import LONGEST_S, ImageRequest, PointingRequest, Question
 from molmo_ros.nodes.messages import (
     NANOSECONDS,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from molmo_ros.nodes.answer import Answer
-from molmo_ros.nodes.frame_source import FrameRules
+from molmo_ros.nodes.frame_rules import FrameRules
 
 #: Answers that may wait to be written; each holds a frame in memory.
 MOST_WAITING = 8

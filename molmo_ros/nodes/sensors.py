@@ -13,7 +13,8 @@ from rclpy.executors import Executor
 from rclpy.node import Node
 
 from molmo_ros.nodes.base_motion import BaseMotion, BaseNow
-from molmo_ros.nodes.frame_source import FrameRules, FrameSource, RawFrame
+from molmo_ros.nodes.frame_rules import FrameRules
+from molmo_ros.nodes.frame_source import FrameSource, RawFrame
 from molmo_ros.nodes.hand_off_parameters import NAV2
 from molmo_ros.nodes.parameters import PointingParameters
 from molmo_ros.nodes.transforms import TransformWindow

@@ -14,7 +14,8 @@ from molmo_ros.geometry.locate import Located
 from molmo_ros.geometry.pose import transform
 from molmo_ros.nodes.answer import Answer, Found, StageSeconds
 from molmo_ros.nodes.frame_reading import FrameReader
-from molmo_ros.nodes.frame_source import FrameRules, RawFrame
+from molmo_ros.nodes.frame_rules import FrameRules
+from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_request import LONGEST_S, PointingRequest
 from molmo_ros.nodes.parameters import PARAMETERS, PointingParameters
 from molmo_ros.outcome import Outcome

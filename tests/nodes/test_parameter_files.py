@@ -8,7 +8,7 @@ import pytest
 
 from molmo_ros.geometry.gripper_room import DEFAULT_GRIPPER
 from molmo_ros.nodes.camera_parameters import CAMERA_PARAMETERS
-from molmo_ros.nodes.frame_source import FrameRules
+from molmo_ros.nodes.frame_rules import FrameRules
 from molmo_ros.nodes.parameter_files import read_parameters, read_values
 from molmo_ros.nodes.parameter_table import ParameterError
 from molmo_ros.nodes.parameters import NODE_PARAMETERS
