@@ -112,6 +112,18 @@ def voxels_from_points(
     return Voxels((cells[counts >= fewest_points] + 0.5) * size_m, size_m)
 
 
+def free_to_rest(voxels: Voxels, feet_base_K3: np.ndarray, radius_m: float) -> Voxels:
+    """Without the cells that reach above a foot's level from below, within `radius_m` of it: what a thing is put on.
+
+    A surface lies anywhere in its cell, so the cell's top may stand over it by the whole of its size.
+    """
+    feet, half_m = np.asarray(feet_base_K3, dtype=float).reshape(-1, 3), voxels.size_m / 2
+    off = voxels.centres_N3[:, None] - feet
+    in_the_way = np.hypot(off[..., 0], off[..., 1]) < radius_m + half_m
+    in_the_way &= np.abs(off[..., 2]) < half_m
+    return Voxels(voxels.centres_N3[~in_the_way.any(axis=1)], voxels.size_m)
+
+
 def without_target(points_base_N3: np.ndarray, target_base_M3: np.ndarray, margin_m: float) -> np.ndarray:
     """The points (K, 3) further than `margin_m` from every point of the target: the thing to grasp is no
     obstacle."""

@@ -23,7 +23,7 @@ from molmo_ros.geometry.locate import Located
 from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros.planning.free_spot import free_spots
 from molmo_ros.planning.motion import HeldBox, Motion
-from molmo_ros.planning.obstacles import Voxels, voxels_from_points, without_target
+from molmo_ros.planning.obstacles import Voxels, free_to_rest, voxels_from_points, without_target
 from molmo_ros.planning.pick_robot import FAR, NEAR, PickRobot
 from molmo_ros.planning.seen_thing import (
     OWN_MARGIN_M,
@@ -263,6 +263,7 @@ class PickPlace:
         else:
             feet = [_foot(place[:2], max(float(place[2]), self._options.table_z_m) + _ABOVE_TABLE_M)]
         goals = tuple(goal for foot in feet for goal in self._goals_over(foot, thing, done.grasp))
+        around = self._around and free_to_rest(self._around, np.array(feet), thing.extent_m / 2)
         self._enter("place", done)
         self._is_low = True
         self._move(
@@ -271,7 +272,7 @@ class PickPlace:
                 approach_m=self._options.approach_m,
                 opening_m=done.width_m,
                 held=held,
-                around=self._around,
+                around=around,
                 half_turns=False,
                 attempts=max(_PLACE_ATTEMPTS, 2 * len(goals)),
             )

@@ -16,6 +16,7 @@ from geometry_msgs.msg import PoseArray, PoseStamped, TransformStamped
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_graph import UP_WITHIN_S, Graph, wait_until
+from sent_goal import SentGoal
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from tf2_ros import StaticTransformBroadcaster
@@ -74,52 +75,6 @@ class Arm:
         self._executor.shutdown(timeout_sec=1.0)
         self._thread.join(5.0)
         self.server.close()
-
-
-class Motion:
-    """A goal that was sent: its feedback, and how it ended."""
-
-    def __init__(self, client: GoalClient, goal: MoveToGoal.Goal) -> None:
-        self.stages: list[str] = []
-        self._changed = threading.Condition()
-        self._handle: Any = None
-        self._result: Any = None
-        client.send(goal, self._hear).add_done_callback(self._accepted)
-
-    def _hear(self, message: Any) -> None:
-        with self._changed:
-            self.stages.append(message.feedback.stage)
-            self._changed.notify_all()
-
-    def _accepted(self, future: Any) -> None:
-        with self._changed:
-            self._handle = future.result()
-            self._changed.notify_all()
-        self._handle.get_result_async().add_done_callback(self._ended)
-
-    def _ended(self, future: Any) -> None:
-        with self._changed:
-            self._result = future.result()
-            self._changed.notify_all()
-
-    def reaches(self, stage: str, timeout_s: float = 30.0) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: stage in self.stages, timeout_s)
-
-    def cancel(self) -> None:
-        self._handle.cancel_goal_async()
-
-    @property
-    def goal_id(self) -> str:
-        return bytes(self._handle.goal_id.uuid).hex()
-
-    def ends(self, timeout_s: float = 60.0) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self._result is not None, timeout_s)
-
-    def result(self, timeout_s: float = 60.0) -> MoveToGoal.Result:
-        assert self.ends(timeout_s), "no result in time"
-        return self._result.result
 
 
 class PlannerCaller:
@@ -196,12 +151,12 @@ class PlannerCaller:
         pose.pose.orientation.w = 0.0
         return pose
 
-    def move(self, *poses: PoseStamped, **fields: Any) -> Motion:
+    def move(self, *poses: PoseStamped, **fields: Any) -> SentGoal:
         fields = {"approach_offset": 0.05, **fields}
         return self.request(MoveToGoal.Goal(goals=list(poses or (self.pose(),)), **fields))
 
-    def request(self, goal: MoveToGoal.Goal) -> Motion:
-        return Motion(self._client, goal)
+    def request(self, goal: MoveToGoal.Goal) -> SentGoal:
+        return SentGoal(self._client, goal)
 
     def has_action(self, timeout_s: float) -> bool:
         return bool(self._client.wait_for_server(timeout_s))

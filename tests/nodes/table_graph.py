@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arm_graph import Motion
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from ros_graph import UP_WITHIN_S, Graph, wait_until
 from sensor_msgs.msg import JointState
+from sent_goal import SentGoal
 
 from molmo_ros.nodes.goal_client import GoalClient
 from molmo_ros.nodes.tabletop_sim import TabletopSim
@@ -122,48 +122,6 @@ class Table:
         self._thread.join(10.0)
 
 
-class Task:
-    """A pick and place that was asked for: its feedback, and how it ended. `at_stage` is called once, when that stage
-    is first told of."""
-
-    def __init__(self, client: GoalClient, goal: PickPlace.Goal) -> None:
-        self.stages: list[str] = []
-        self._changed = threading.Condition()
-        self._handle: Any = None
-        self._result: Any = None
-        client.send(goal, self._hear).add_done_callback(self._accepted)
-
-    def _hear(self, message: Any) -> None:
-        with self._changed:
-            self.stages.append(message.feedback.stage)
-            self._changed.notify_all()
-
-    def _accepted(self, future: Any) -> None:
-        with self._changed:
-            self._handle = future.result()
-            self._changed.notify_all()
-        self._handle.get_result_async().add_done_callback(self._ended)
-
-    def _ended(self, future: Any) -> None:
-        with self._changed:
-            self._result = future.result().result
-            self._changed.notify_all()
-
-    def reaches(self, stage: str, timeout_s: float = 90.0) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: stage in self.stages or self._result is not None, timeout_s)
-            assert stage in self.stages, (self.stages, self._result)
-            return True
-
-    def cancel(self) -> None:
-        self._handle.cancel_goal_async()
-
-    def result(self, timeout_s: float = 180.0) -> PickPlace.Result:
-        with self._changed:
-            assert self._changed.wait_for(lambda: self._result is not None, timeout_s), "no result in time"
-        return self._result
-
-
 class TaskCaller:
     """planner_node, pick_place_node and a scripted pointing node as processes, and a client."""
 
@@ -186,7 +144,7 @@ class TaskCaller:
     def move_to(self, posture: tuple[float, ...]) -> None:
         """The arm to a posture, by the planner."""
         wanted = JointState(name=list(fr3.JOINTS), position=list(posture))
-        result = Motion(self._moves, MoveToGoal.Goal(posture=wanted)).result()
+        result = SentGoal(self._moves, MoveToGoal.Goal(posture=wanted)).result()
         assert result.outcome.code == 0, result.outcome
 
     def start_planner(self) -> Any:
@@ -213,5 +171,5 @@ class TaskCaller:
             return False
         return wait_until(lambda: self.ask("nothing", dry_run=True).result().outcome.code == 100, UP_WITHIN_S)
 
-    def ask(self, pick: str, place: str = "", **fields: Any) -> Task:
-        return Task(self._client, PickPlace.Goal(pick=pick, place=place, **fields))
+    def ask(self, pick: str, place: str = "", **fields: Any) -> SentGoal:
+        return SentGoal(self._client, PickPlace.Goal(pick=pick, place=place, **fields))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
+import rclpy.action.client
 from rclpy.action import ActionServer, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.task import Future as RclpyFuture
 from ros_graph import UP_WITHIN_S, Graph
 
 from molmo_ros.nodes.goal_client import GoalClient, cancel_if_taken
@@ -40,27 +43,18 @@ def client(graph: Graph, server: ActionServer) -> Iterator[GoalClient]:
     ours.destroy()
 
 
-class SlowLock:
-    """A lock whose first owner is put aside right after it, as the machine may do to any thread at any place."""
-
-    def __init__(self) -> None:
-        self._lock, self._was_slow = threading.Lock(), False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-        if not self._was_slow:
-            self._was_slow = True
-            threading.Event().wait(0.2)
-
-
 def test_a_reply_that_comes_while_the_goal_is_still_being_sent_is_not_lost(
     client: GoalClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The sender is put aside wherever it makes a future, as the machine may do to any thread at any place."""
     assert client.send(PointToTarget.Goal(target="first")).result(UP_WITHIN_S).accepted
-    monkeypatch.setattr(client._client, "_lock", SlowLock())
+
+    class SlowFuture(RclpyFuture):
+        def __init__(self, **given: Any) -> None:
+            threading.Event().wait(0.2)
+            super().__init__(**given)
+
+    monkeypatch.setattr(rclpy.action.client, "Future", SlowFuture)
     assert client.send(PointToTarget.Goal(target="second")).result(20.0).accepted
 
 
@@ -69,7 +63,7 @@ def test_a_rejected_goal_is_a_reply_too(client: GoalClient) -> None:
 
 
 def test_a_goal_that_is_no_goal_raises_where_it_is_waited_for(client: GoalClient) -> None:
-    with pytest.raises(TypeError, match="goal type"):
+    with pytest.raises(TypeError):
         client.send("no goal").result(20.0)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
-from ros_graph import Graph, wait_until
+from ros_graph import UP_WITHIN_S, Graph, wait_until
 from table_graph import HOME, Table, TaskCaller
 
 from molmo_ros.outcome import Code
@@ -39,6 +39,13 @@ def table(graph: Graph) -> Iterator[Table]:
 def caller(graph: Graph, table: Table, tmp_path_factory: pytest.TempPathFactory) -> TaskCaller:
     ours = TaskCaller(graph, tmp_path_factory.mktemp("task"))
     assert ours.is_up(), ours.logs()
+    table.reset(SEED)
+
+    def sees_and_feels() -> bool:
+        """Cameras, TF and the arm's joints are there: a plan comes back."""
+        return bool(ours.ask(table.pixel(CUBE), dry_run=True).result().outcome.code == Code.OK)
+
+    assert wait_until(sees_and_feels, UP_WITHIN_S), ours.logs()
     return ours
 
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molmo_ros.planning.obstacles import Box, ObstacleError, load_boxes, voxels_from_points, without_target
+from molmo_ros.planning.obstacles import (
+    Box,
+    ObstacleError,
+    free_to_rest,
+    load_boxes,
+    voxels_from_points,
+    without_target,
+)
 
 
 def boxes_file(tmp_path: Path, text: str) -> Path:
@@ -79,3 +86,19 @@ def test_the_target_and_what_is_near_it_is_no_obstacle() -> None:
     points = np.array([[0.50, 0, 0.1], [0.51, 0, 0.1], [0.60, 0, 0.1]])
     np.testing.assert_array_equal(without_target(points, points[:1], 0.02), points[2:])
     np.testing.assert_array_equal(without_target(points, np.empty((0, 3)), 0.02), points)
+
+
+def test_the_top_of_what_a_thing_is_put_on_does_not_stand_in_its_way() -> None:
+    top_m, size_m = 0.046, 0.015  # the topmost cell reaches from 0.045 to 0.060
+    x, y = np.meshgrid(np.arange(-0.02, 0.02, 0.004), np.arange(-0.02, 0.02, 0.004))
+    stand = np.column_stack([x.ravel(), y.ravel(), np.full(x.size, top_m)])
+    side = stand + [0.0, 0.0, -0.020]
+    neighbour = stand + [0.08, 0.0, 0.0]
+    voxels = voxels_from_points(np.concatenate([stand, side, neighbour]), size_m)
+    foot = np.array([0.0, 0.0, top_m + 0.010])
+
+    free = free_to_rest(voxels, foot, 0.03)
+    near = np.abs(free.centres_N3[:, 0]) < 0.04
+    assert (free.centres_N3[near, 2] + size_m / 2 <= foot[2]).all()
+    assert near.any()  # its sides stay
+    assert np.count_nonzero(~near) == np.count_nonzero(voxels.centres_N3[:, 0] > 0.04)  # and so do others
