@@ -25,7 +25,7 @@ import torch
 from figures import Figure, parser, report
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from molmo_ros.molmo import MolmoConfig, MolmoForConditionalGeneration, MolmoProcessor
@@ -113,11 +113,25 @@ def sgemm_flops(repeats: int) -> float:
     return best
 
 
-def one_row_seconds(model: MolmoForConditionalGeneration, repeats: int) -> float:
-    """Seconds for one row times every weight matrix that a decode step reads, and nothing else."""
+def attention_flops(
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    dropout: float = 0.0,
+    causal: bool = False,
+    **_: object,
+) -> int:
+    """Of both products of an attention, which torch does not count on CPUs; half of them where it looks back only."""
+    return int(sdpa_flop_count(query, key, value)) // (2 if causal else 1)
+
+
+def one_row_seconds(model: MolmoForConditionalGeneration, encoded: EncodedImage, repeats: int) -> float:
+    """Seconds for one row times every weight matrix that a decode step reads, and as many bytes as its keys and
+    values have, and nothing else."""
     layers = model.model.language_model.layers
     weights = [module.weight for module in layers.modules() if isinstance(module, nn.Linear)]
     weights.append(model.lm_head.weight)
+    weights += [kept.reshape(-1, kept.shape[-1]) for kept in (*encoded.keys, *encoded.values)]
     rows = [torch.randn(1, weight.shape[1]) for weight in weights]
 
     def all_products() -> None:
@@ -171,12 +185,13 @@ def scripted_figures(repeats: int) -> list[Figure]:
     encode_s = seconds(lambda: engine.encode(inputs), repeats)
     first_s = seconds(lambda: ask(engine.encode(inputs)), repeats)
     follow_s = seconds(lambda: ask(encoded), 3 * repeats)
-    with FlopCounterMode(display=False) as counter:
+    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
         Engine(model, [-1]).encode(inputs)  # which does not know packed products
     reached = counter.get_total_flops() / encode_s / sgemm_flops(3 * repeats)
     step_s, limit_s = (
         decode_step_s(plain_engine, encoded, prompt, repeats),
-        one_row_seconds(model, 3 * repeats),
+        one_row_seconds(model, encoded, 3 * repeats),
     )
     batches = batch_figures(name, plain_engine, inputs, prompt, repeats)
     quantize(model, "int8")

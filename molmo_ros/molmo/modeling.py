@@ -8,6 +8,7 @@ and the splitting of fused rows is declared in `checkpoint.py` and run by transf
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .config import MolmoConfig, MolmoVisionConfig
-from .stored_tensors import tensors_to_convert
+from .stored_tensors import tensors_to_convert, without_threads
 from .vision import VisionBackbone, VisionTransformer
 
 
@@ -116,7 +117,10 @@ class MolmoPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """The step of `from_pretrained` that reads the files; see `tensors_to_convert` for what is done differently."""
         files = checkpoint_files if state_dict is None and not load_config.is_quantized else None
-        with tensors_to_convert(files, load_config.dtype) as slices:
+        devices = {str(device) for device in (load_config.device_map or {"": "cpu"}).values()}
+        with tensors_to_convert(files, load_config.dtype) as slices, ExitStack() as stack:
+            if files is not None and slices is None and devices == {"cpu"}:
+                stack.enter_context(without_threads())
             return PreTrainedModel._load_pretrained_model(
                 model, state_dict if slices is None else slices, checkpoint_files, load_config, expected_keys
             )

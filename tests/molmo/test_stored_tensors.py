@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
-from molmo_ros.molmo.stored_tensors import tensors_to_convert
+from molmo_ros.molmo.stored_tensors import tensors_to_convert, without_threads
 
 
 def test_tensors_that_change_their_type_are_read_one_by_one(tmp_path: Path) -> None:
@@ -32,3 +34,22 @@ def test_other_files_and_no_files_are_left_to_transformers(tmp_path: Path) -> No
     for files in (None, [], [str(tmp_path / "pytorch_model.bin")]):
         with tensors_to_convert(files, torch.bfloat16) as slices:
             assert slices is None
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+def test_the_switch_for_threads_is_as_it_was_afterwards(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "HF_DEACTIVATE_ASYNC_LOAD"
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+
+    def load() -> None:
+        with without_threads():
+            assert os.environ[name] == "1"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        load()
+    assert os.environ.get(name) == before

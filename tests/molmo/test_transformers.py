@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    core_model_loading,
 )
 
 from molmo_ros.molmo import (
@@ -196,3 +197,14 @@ def test_a_lora_attaches_and_learns_in_one_step(family: str) -> None:
         optimiser.step()
     assert losses[1] < losses[0]
     assert all(".lora_" in name for name, p in tuned.named_parameters() if p.requires_grad)
+
+
+def test_weights_that_stay_mapped_are_loaded_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a pool of threads was started")
+
+    monkeypatch.setattr(core_model_loading, "ThreadPoolExecutor", started)
+    loaded = MolmoForConditionalGeneration.from_pretrained(folder("D"))
+    assert torch.equal(loaded.lm_head.weight, model("D").lm_head.weight)
+    with pytest.raises(AssertionError, match="pool"):  # read, and turned into another type
+        MolmoForConditionalGeneration.from_pretrained(folder("D"), dtype=torch.bfloat16)

@@ -220,7 +220,9 @@ def test_cancelled_in_any_stage_the_arm_comes_to_rest_and_goes_no_further(
     assert task.reaches(at)
     task.cancel()
     result = task.result()
-    assert result.outcome.code == Code.CANCELLED, (at, result.outcome)
+    # The last stage is one look: it may be over before the cancel is heard, and then nothing is left to cancel.
+    over = at == "verify_place" and result.stage == "done"
+    assert result.outcome.code == (Code.OK if over else Code.CANCELLED), (at, result.outcome)
     assert result.stage in STAGES[STAGES.index(at) :]
     assert wait_until(fresh.is_at_rest, 20.0)
     before = fresh.joints()
