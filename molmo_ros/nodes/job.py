@@ -40,9 +40,10 @@ class Job:
         request: ImageRequest,
         reply: Callable[[Any], None],
         on_progress: Callable[[Job], None] | None = None,
+        caller_left: Callable[[], bool] = lambda: False,
     ) -> None:
         """`reply` hands the answer over to whoever asked, `on_progress` hears that stage, tokens or points have
-        changed; both may be called from any thread."""
+        changed, `caller_left` says that nobody is left to answer to; all may be called from any thread."""
         self.request = request
         self.reply = reply
         self.received_s = time.monotonic()
@@ -52,6 +53,7 @@ class Job:
         self.points: tuple[Point2D, ...] = ()
         self.frame: Future[RawFrame] | None = None
         self.frame_asked_s = self.received_s
+        self.caller_left = caller_left
         self._on_progress = on_progress
         self._call_back: Callable[[Outcome], None] | None = None
         self._claimed = False

@@ -328,7 +328,13 @@ class PointingNode(ConcurrentLifecycleNode):
         if pipeline is None:
             self._server.end(job, Outcome(Code.NOT_ACTIVE, "the node was deactivated"))
             return
+        gone = Outcome(Code.CANCELLED, "the caller has left; a goal that nobody waits for is not published")
+        if job.caller_left():
+            self._server.end(job, gone)
+            return
         answer = pipeline.run(pointer, job)
+        if job.caller_left():
+            answer = replace(answer, outcome=gone, goal=None)
         if self._hand_offs.takes(answer):
             self._hand_offs.begin(job, answer)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,30 @@ def test_a_caller_that_is_killed_leaves_nothing_behind(
     ), (threads, files, waiting.threads_and_files())
     assert process.poll() is None
     assert "Traceback" not in log.read_text() and "a callback failed" not in log.read_text()
+
+
+@pytest.mark.parametrize("way", ["service", "action"])
+def test_the_goal_of_a_caller_that_has_left_is_not_published(
+    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path, way: str
+) -> None:
+    log, name = tmp_path / "log.txt", f"deserted_by_{way}"
+    _, caller = graph.started(log, name)
+    assert caller.point_to("the thing").outcome.code == Code.OK
+    assert wait_until(lambda: len(caller.goals) == 1)
+    assert caller.node.destroy_client(caller.client)  # else one caller would be left
+    assert wait_until(lambda: camera.subscribers == 0)
+    behaviour.color = False
+    leaver = graph.start(
+        *[sys.executable, str(HERE / "caller_process.py"), way, f"/{name}", "wait 4"],
+        log=tmp_path / "leaver.txt",
+    )
+    assert wait_until(lambda: camera.subscribers == 3, 60.0), (tmp_path / "leaver.txt").read_text()
+    behaviour.color = True
+    assert wait_until(lambda: camera.subscribers == 0)  # the model has it
+    leaver.send_signal(signal.SIGINT)
+    leaver.wait(20)
+    assert wait_until(lambda: "the caller has left" in log.read_text()), log.read_text()
+    assert len(caller.goals) == 1
 
 
 def start_camera(graph: Graph, log: Path, namespace: str, *silent: str) -> subprocess.Popen[str]:
