@@ -74,11 +74,24 @@ def test_a_caller_that_is_killed_leaves_nothing_behind(
     assert "Traceback" not in log.read_text() and "a callback failed" not in log.read_text()
 
 
-@pytest.mark.parametrize("way", ["service", "action"])
+@pytest.mark.parametrize(
+    ("way", "how", "words"),
+    [
+        ("service", signal.SIGINT, "wait 4"),
+        ("action", signal.SIGINT, "wait 4"),
+        ("service", signal.SIGKILL, "wait 26"),  # of which DDS tells after 20 s
+    ],
+)
 def test_the_goal_of_a_caller_that_has_left_is_not_published(
-    graph: Graph, camera: Camera, behaviour: Behaviour, tmp_path: Path, way: str
+    graph: Graph,
+    camera: Camera,
+    behaviour: Behaviour,
+    tmp_path: Path,
+    way: str,
+    how: signal.Signals,
+    words: str,
 ) -> None:
-    log, name = tmp_path / "log.txt", f"deserted_by_{way}"
+    log, name = tmp_path / "log.txt", f"deserted_by_{way}_{how.name.lower()}"
     _, caller = graph.started(log, name)
     assert caller.point_to("the thing").outcome.code == Code.OK
     assert wait_until(lambda: len(caller.goals) == 1)
@@ -86,15 +99,15 @@ def test_the_goal_of_a_caller_that_has_left_is_not_published(
     assert wait_until(lambda: camera.subscribers == 0)
     behaviour.color = False
     leaver = graph.start(
-        *[sys.executable, str(HERE / "caller_process.py"), way, f"/{name}", "wait 4"],
+        *[sys.executable, str(HERE / "caller_process.py"), way, f"/{name}", words],
         log=tmp_path / "leaver.txt",
     )
     assert wait_until(lambda: camera.subscribers == 3, 60.0), (tmp_path / "leaver.txt").read_text()
     behaviour.color = True
     assert wait_until(lambda: camera.subscribers == 0)  # the model has it
-    leaver.send_signal(signal.SIGINT)
+    leaver.send_signal(how)
     leaver.wait(20)
-    assert wait_until(lambda: "the caller has left" in log.read_text()), log.read_text()
+    assert wait_until(lambda: "the caller has left" in log.read_text(), FORGOTTEN_WITHIN_S), log.read_text()
     assert len(caller.goals) == 1
 
 
