@@ -16,7 +16,7 @@ EMPTY_SPOTS = ("on an empty spot", "an empty spot", "on a free spot", "a free sp
 _ARTICLES = ("the", "a", "an")
 _TASK = re.compile(
     r"(?:please )?(?:pick|grab|take|lift)(?: up)? (?P<pick>.+?)"
-    r"(?:,? and (?:then )?(?:place|put|set|drop)(?: it| them)?(?: down)? (?P<place>.+))?",
+    r"(?:(?:,? and|,|;)(?: then)? (?:place|put|set|drop)(?: it| them)?(?: down)? (?P<place>.+))?",
     re.IGNORECASE,
 )
 

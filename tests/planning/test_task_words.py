@@ -50,6 +50,8 @@ def test_which_words_they_are_is_configuration() -> None:
         ("pick the red cube and place it in the bowl", ("the red cube", "in the bowl")),
         ("Please pick up the mug, and then put it down on an empty spot.", ("the mug", "on an empty spot")),
         ("grab the salt and pepper mill and put it on the plate", ("the salt and pepper mill", "on the plate")),
+        ("pick the yellow cube, place in the red bowl", ("the yellow cube", "in the red bowl")),
+        ("take the can, then put it on the plate", ("the can", "on the plate")),
         ("lift the ball", ("the ball", "")),
         ("the red cube", None),
         ("pick", None),
