@@ -1,8 +1,9 @@
 """An action's client for threads that wait, beside the executor's that spins.
 
 rclpy's own client must be made and given goals on the executor's thread. It registers itself with the executor before
-it is complete. And `send_goal_async` (rclpy 9 and 10) keeps the reply under one future, then replaces that by another:
-a reply that the executor hears between the two is lost, and the goal runs with nobody following it.
+it is complete. And `send_goal_async` keeps the reply under one future, then replaces that by another (rclpy 9.1), or
+sends before it keeps any (7.1): a reply that the executor hears in between is lost, and the goal runs with nobody
+following it. Asking for results and cancelling has the latter flaw in 7.1 alone, where it remains.
 """
 
 from __future__ import annotations
