@@ -76,7 +76,7 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
         "keep_open_s",
         0.5,
         "How long a camera that does not stream stays subscribed after its last request, so that the next of "
-        "several finds it running. A request never gets a frame that came before it.",
+        "several finds it running; what came while nobody waited is not used. 0: close it at once.",
         "s",
         (0.0, 3600.0),
         change="inactive",
