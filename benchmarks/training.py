@@ -27,7 +27,7 @@ from molmo_ros.training.scenes import TRAIN_SEEDS, Grid, ShardOrder, draw_shards
 from molmo_ros.training.schedule import read_config
 from molmo_ros.training.train import Trainer, build_processor, world_of
 
-CONFIG = Path(__file__).parents[1] / "config" / "training" / "tabletop_world.yaml"
+CONFIG = Path(__file__).parents[1] / "config" / "training" / "tabletop.yaml"
 SCENES_GOAL, SHARE_GOAL = 50.0, 90.0
 SIZE, CORES = (224, 168), 2
 

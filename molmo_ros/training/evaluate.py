@@ -102,7 +102,7 @@ def evaluate(
         view = tabletop.render(segmentation=True)
         assert view.ids is not None
         seen = scene_truth(state, view.ids, int(LEAST_VISIBLE_SHARE * view.ids.size))
-        named = [thing for thing in state.objects if thing.kind in DEFAULT_WORLD.kinds]
+        named = state.named
         words = Counter(thing.label for thing in named)
         unique = [truth for truth in seen if words[truth.label] == 1]
         chosen = [unique[index] for index in rng.permutation(len(unique))[:2]]

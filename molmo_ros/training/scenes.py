@@ -31,9 +31,6 @@ TRAIN_SEEDS = range(1_000_000, 5_000_000)
 VALIDATION_SEEDS = range(5_000_000, 6_000_000)
 TEST_SEEDS = range(1_000_000)
 
-#: Of a scene of the first world, and the size of the arrays in its shards; see `World.slots`.
-MOST_THINGS = DEFAULT_WORLD.slots
-
 #: Every so many-th pixel of a picture is looked at for free space.
 _FREE_EVERY = 4
 

@@ -24,6 +24,7 @@ class Lesson:
     "words" (everything, questions and answers included). The ViT, most of the work, learns in every
     `vit_every`-th step. `absent_share`: questions for things that are not there. `seed`: of the pictures' order
     and the questions. `short_share`: batches whose answers end after the first point.
+    `close_ups_beside`: pictures whose things are shown as close-ups in each step with words, too.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Lesson:
     absent_share: float = 0.25
     seed: int = 0
     short_share: float = SHORT_SHARE
+    close_ups_beside: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in LESSONS:
@@ -50,7 +52,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Everything about the steps; see config/training/tabletop.yaml for the meaning of each."""
+    """Everything about the steps; see config/training/first.yaml for the meaning of each."""
 
     seed: int
     lessons: tuple[Lesson, ...]
@@ -66,6 +68,7 @@ class Schedule:
     validate_every_steps: int
     threads: int
     precision: str = "float32"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -17,9 +17,8 @@ from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.pointer import LocalPointer, Settings
 from molmo_ros.pointing.prompts import clean_target, pointing_prompt
 from molmo_ros.pointing.protocol import Pointing
-from molmo_ros.sim.colours import COLOUR_NAMES
-from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene
+from molmo_ros.sim.worlds import DEFAULT_WORLD
 
 NEAR_TIE = 1e-4
 FIRST_SEED = 3000
@@ -44,7 +43,7 @@ def tables(count: int) -> list[tuple[np.ndarray, list[str]]]:
         rng = np.random.default_rng(seed)
         things = tabletop.reset(seed).objects
         targets = [f"the {things[0].label}", f"a {things[1].label}", f"all the {things[2].kind}s"]
-        targets.append(f"the {rng.choice(COLOUR_NAMES)} {rng.choice(KINDS)}")
+        targets.append(f"the {rng.choice(DEFAULT_WORLD.colours)} {rng.choice(DEFAULT_WORLD.kinds)}")
         drawn.append((tabletop.render().color, targets))
     tabletop.close()
     return drawn

@@ -9,7 +9,7 @@ import pytest
 
 from molmo_ros.training.schedule import Lesson, read_config
 
-CONFIG = Path(__file__).parents[2] / "config" / "training" / "tabletop_world.yaml"
+CONFIG = Path(__file__).parents[2] / "config" / "training" / "tabletop.yaml"
 
 
 def test_a_step_of_the_training_is_a_step_of_one_lesson() -> None:

@@ -21,7 +21,7 @@ from molmo_ros.training.tabletop_model import build_image_processor, build_model
 from molmo_ros.training.train import build_processor
 from molmo_ros.training.validation import _hits, hit_rates
 
-CONFIG = Path(__file__).parents[2] / "config" / "training" / "tabletop_world.yaml"
+CONFIG = Path(__file__).parents[2] / "config" / "training" / "tabletop.yaml"
 
 
 @cache
