@@ -237,7 +237,7 @@ def bundled_figures(repeats: int, compiled: bool) -> list[Figure]:
     pointer = LocalPointer.from_folder(bundled_model_folder(), device="cpu")
     model, processor, name = pointer.model, pointer.processor, "bundled: "
     tabletop = TabletopScene((640, 480), samples=1)
-    labels = [thing.label for thing in tabletop.reset(7).objects]
+    labels = [thing.label for thing in tabletop.reset(7).named]
     image = tabletop.render().color
     tabletop.close()
     label = labels[0]

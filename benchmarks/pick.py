@@ -6,8 +6,9 @@
 Each scene is one that was never used before: 4 to 8 things, a camera somewhere, a Franka FR3 with physics. The
 bundled model points (nothing of the scene's truth is in the loop), depth is as noisy as a D435's, and both cameras
 are 5 mm and 1 degree from where they are said to be (with --calibrated: exactly there). One thing is named that
-stands within reach of a top-down grasp (0.32 to 0.66 m from the base), and a free place to put it. Failures are
-listed by the stage they happened in; --sheet draws the first ones.
+stands within reach of a top-down grasp (0.32 to 0.66 m from the base) and is no plate, whose flat rim a hand from
+above cannot close on, and a free place to put it. Failures are listed by the stage they happened in; --sheet draws
+the first ones.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from molmo_ros.sim.scene import SceneObject, SceneState
 # Far from the seeds of training (0 ..), tests (small numbers) and development (100 ..).
 FIRST_SEED = 9_000_000
 REACH_M = (0.32, 0.66)
+TOO_FLAT = ("plate",)
 MOUNTING = MountingError(0.005, np.radians(1.0))
 LIFTED_M = 0.06
 PLACED_M = 0.03
@@ -62,7 +64,11 @@ class Result:
 
 def chosen(state: SceneState, rng: np.random.Generator) -> tuple[SceneObject, np.ndarray] | None:
     """A thing within reach, and a free place (3,) on the table; None when the scene has none."""
-    within = [o for o in state.objects if REACH_M[0] < np.hypot(*o.centre_m[:2]) < REACH_M[1]]
+    within = [
+        o
+        for o in state.named
+        if REACH_M[0] < np.hypot(*o.centre_m[:2]) < REACH_M[1] and o.kind not in TOO_FLAT
+    ]
     if not within:
         return None
     thing = within[int(rng.integers(len(within)))]

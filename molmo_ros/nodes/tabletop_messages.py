@@ -58,10 +58,10 @@ def transform_message(
 
 
 def truth_message(state: SceneState, truths: tuple[ObjectTruth, ...], header: Header) -> SceneTruth:
-    """Every thing of the scene; a hidden one has 0 visible pixels and NaN for its place in the image."""
+    """Every thing with a name; a hidden one has 0 visible pixels and NaN for its place in the image."""
     message = SceneTruth(header=header)
     visible = {truth.id: truth for truth in truths}
-    for thing in state.objects:
+    for thing in state.named:
         truth = visible.get(thing.id)
         u, v = truth.centroid_uv if truth else (np.nan, np.nan)
         message.labels.append(thing.label)

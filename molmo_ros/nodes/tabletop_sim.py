@@ -19,6 +19,7 @@ anyway: a frame takes some 15 ms, so the service never waits long.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -48,8 +49,9 @@ from molmo_ros.nodes.tabletop_messages import (
     truth_message,
 )
 from molmo_ros.sim.depth_noise import NOISES, noisy_depth
-from molmo_ros.sim.scene import ARM_JOINTS, MOST_OBJECTS, SceneRecipe
+from molmo_ros.sim.scene import ARM_JOINTS, SceneRecipe
 from molmo_ros.sim.truth import scene_truth
+from molmo_ros.sim.worlds import DEFAULT_WORLD, WORLDS, world_named
 from molmo_ros_interfaces.msg import SceneTruth
 from molmo_ros_interfaces.srv import ResetScene
 
@@ -74,13 +76,16 @@ class TabletopSim(Node):
         from molmo_ros.sim.tabletop import TabletopScene
 
         self._declare_parameters()
+        # A robot's cameras and arm take no time from its computer; drawing them must not either where it can be helped.
+        os.nice(self._whole("niceness"))
         self._base_frame = self._text("base_frame")
         self._link_frame = self._text("camera_frame")
         self._optical_frame = self._text("optical_frame")
         self._depth_noise = self._text("depth_noise")
         if self._depth_noise not in NOISES:
             raise ValueError(f"depth_noise is '{self._depth_noise}'; valid are {', '.join(NOISES)}")
-        recipe = SceneRecipe(objects=(self._whole("min_objects"), self._whole("max_objects")))
+        things = (self._whole("min_objects"), self._whole("max_objects"))
+        recipe = SceneRecipe(objects=things, world=world_named(self._text("world")))
         self._size = (self._whole("width"), self._whole("height"))
         arm = _arm_model(self._text("arm"))
         self._tabletop = TabletopScene(self._size, recipe, self._whole("antialiasing"), arm)
@@ -107,12 +112,13 @@ class TabletopSim(Node):
         self.destroy_node()
 
     def _declare_parameters(self) -> None:
+        most = max(world.most_objects for world in WORLDS.values())
         whole = (
             ("seed", 1, 0, 2**63 - 1, "scene to start with; the service ~/reset_scene changes it"),
             ("width", 640, 64, 1920, "[pixel] width of both images"),
             ("height", 480, 48, 1080, "[pixel] height of both images"),
-            ("min_objects", 4, 1, MOST_OBJECTS, "fewest things in a scene"),
-            ("max_objects", MOST_OBJECTS, 1, MOST_OBJECTS, "most things in a scene"),
+            ("min_objects", 4, 1, most, "fewest things in a scene"),
+            ("max_objects", 8, 1, most, "most things in a scene"),
             (
                 "antialiasing",
                 4,
@@ -121,6 +127,7 @@ class TabletopSim(Node):
                 "samples per pixel for smooth edges, 0 = off; costs time once per scene",
             ),
         )
+        whole += (("niceness", 5, 0, 19, "how far drawing and physics stand back for other programs (nice)"),)
         for name, default, low, high, text in whole:
             self._declare(
                 name, default, text, integer_range=[IntegerRange(from_value=low, to_value=high, step=1)]
@@ -138,6 +145,11 @@ class TabletopSim(Node):
             self._declare(name, rate, text, floating_point_range=bounds_hz)
         self._declare(
             "depth_noise", "d435", f"what the depth looks like: {', '.join(NOISES)} (none = perfect)"
+        )
+        self._declare(
+            "world",
+            DEFAULT_WORLD.name,
+            f"what stands on the table, and how it is seen: {', '.join(WORLDS)}",
         )
         self._declare(
             "arm",
@@ -204,7 +216,7 @@ class TabletopSim(Node):
         self._truth_ids.publish(
             image_message(ids.astype(np.uint16), "mono16", self._header(self._optical_frame, first_stamp))
         )
-        labels = ", ".join(thing.label for thing in state.objects)
+        labels = ", ".join(thing.label for thing in state.named)
         self.get_logger().info(f"scene {seed}: {labels}")
         return labels
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_ros.sim.clutter import BUILDERS as CLUTTER
 from molmo_ros.sim.colours import DULL_COLOURS, RGB, distance
 from molmo_ros.sim.objects import SIZES_PER_KIND, TIPPING, Shape, shape_of
 from molmo_ros.sim.photo import PhotoStyle
@@ -25,9 +26,6 @@ from molmo_ros.sim.surroundings import (
 from molmo_ros.sim.worlds import DEFAULT_WORLD, World
 
 FloatArray = NDArray[np.float64]
-
-#: In the default world; see `World.most_objects`.
-MOST_OBJECTS = DEFAULT_WORLD.most_objects
 
 # Scenes are laid out for pictures of this width over height.
 ASPECT = 4 / 3
@@ -112,6 +110,11 @@ class SceneState:
     room: SceneRoom
     photo: PhotoStyle
     arm_rad: tuple[float, ...] = field(default=ARM_PARKED_RAD)
+
+    @property
+    def named(self) -> tuple[SceneObject, ...]:
+        """The things that words can ask for: all but the clutter."""
+        return tuple(thing for thing in self.objects if thing.kind not in CLUTTER)
 
 
 def draw_scene(seed: int, recipe: SceneRecipe | None = None) -> SceneState:

@@ -43,6 +43,7 @@ class Table:
     def _run(self) -> None:
         values = {
             "arm": "fr3",
+            "world": "first",
             "width": SIZE[0],
             "height": SIZE[1],
             "antialiasing": 0,

@@ -21,7 +21,8 @@ from molmo_ros.nodes.trajectory_messages import trajectory_from
 from molmo_ros.outcome import Code
 from molmo_ros.sim import fr3
 from molmo_ros.sim.robot_cell import RobotCell
-from molmo_ros.sim.scene import SceneObject, SceneState, draw_scene
+from molmo_ros.sim.scene import SceneObject, SceneRecipe, SceneState, draw_scene
+from molmo_ros.sim.worlds import FIRST
 
 pytestmark = pytest.mark.ros
 
@@ -263,7 +264,7 @@ class DepthCamera:
 
 def with_one_thing(seed: int) -> tuple[SceneState, SceneObject]:
     """A scene with nothing but its tallest thing, put within reach."""
-    state = draw_scene(seed)
+    state = draw_scene(seed, SceneRecipe(world=FIRST))
     tallest = max(state.objects, key=lambda thing: thing.size_m[1])
     thing = replace(tallest, id=1, centre_m=(0.5, 0.1, tallest.centre_m[2]))
     return replace(state, objects=(thing,)), thing
@@ -277,7 +278,7 @@ def thing() -> SceneObject:
 @pytest.fixture(scope="module")
 def depth_camera(graph: Graph) -> DepthCamera:
     """A camera across the table sees arm, table and one thing."""
-    cell = RobotCell((320, 240))
+    cell = RobotCell((320, 240), SceneRecipe(world=FIRST))
     cell.show(with_one_thing(1)[0])
     view, camera = cell.look(), cell.camera()
     cell.close()

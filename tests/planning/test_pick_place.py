@@ -25,7 +25,9 @@ from molmo_ros.pointing.point import Point2D
 from molmo_ros.sim.cell_arm import CellArm, MountingError
 from molmo_ros.sim.physics import unwanted
 from molmo_ros.sim.robot_cell import RobotCell
+from molmo_ros.sim.scene import SceneRecipe
 from molmo_ros.sim.truth import scene_truth
+from molmo_ros.sim.worlds import FIRST
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +38,7 @@ MOUNTING = MountingError(0.005, np.radians(1.0))
 
 @pytest.fixture(scope="module")
 def cell() -> Iterator[RobotCell]:
-    ours = RobotCell((640, 480))
+    ours = RobotCell((640, 480), SceneRecipe(world=FIRST))
     yield ours
     ours.close()
 

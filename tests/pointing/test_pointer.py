@@ -17,8 +17,8 @@ from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.pointer import LocalPointer, Settings
 from molmo_ros.pointing.prompts import pointing_prompt
 from molmo_ros.pointing.protocol import Pointing
-from molmo_ros.sim.objects import KINDS
 from molmo_ros.sim.tabletop import TabletopScene
+from molmo_ros.sim.worlds import DEFAULT_WORLD
 from molmo_ros.training.evaluate import evaluate
 
 GOLDENS = Path(__file__).parent.parent / "data" / "goldens"
@@ -32,6 +32,18 @@ def bundled() -> LocalPointer:
 @cache
 def picture() -> np.ndarray:
     return np.array(Image.open(GOLDENS / "images" / "wide.png").convert("RGB"))
+
+
+@cache
+def tables() -> list[tuple[np.ndarray, str]]:
+    """Six fresh tables, and something that stands on each; `training.evaluate` judges how well it is found."""
+    tabletop = TabletopScene((640, 480), samples=4)
+    shown = []
+    for seed in range(500, 506):
+        label = tabletop.reset(seed).named[0].label
+        shown.append((tabletop.render().color, f"the {label}"))
+    tabletop.close()
+    return shown
 
 
 def code_of(target: str, image: np.ndarray, pointer: LocalPointer) -> Code:
@@ -52,7 +64,7 @@ def test_an_empty_target_and_a_broken_image_are_refused() -> None:
 
 @pytest.mark.parametrize("allowed", [0, 3, 9, 20, 30])
 def test_a_stop_is_seen_at_once_at_any_stage(allowed: int) -> None:
-    asked = 0
+    (image, label), asked = tables()[0], 0
 
     def stop() -> bool:
         nonlocal asked
@@ -60,21 +72,13 @@ def test_a_stop_is_seen_at_once_at_any_stage(allowed: int) -> None:
         return asked > allowed
 
     with pytest.raises(PointingError) as caught:
-        bundled().point(picture(), "the red cube", should_stop=stop)
+        bundled().point(image, label, should_stop=stop)
     assert caught.value.outcome.code == Code.CANCELLED
     assert asked == allowed + 1
 
 
-@cache
 def answers() -> list[Pointing]:
-    """Things that stand on six fresh tables, asked for by name; `training.evaluate` judges how well."""
-    tabletop = TabletopScene((640, 480), samples=4)
-    found = []
-    for seed in range(500, 506):
-        label = tabletop.reset(seed).objects[0].label
-        found.append(bundled().point(tabletop.render().color, f"the {label}"))
-    tabletop.close()
-    return found
+    return [bundled().point(image, label) for image, label in tables()]
 
 
 def test_the_bundled_model_finds_things_and_knows_what_is_not_there() -> None:
@@ -98,7 +102,7 @@ def test_points_carry_confidence_spread_and_the_models_label() -> None:
         for index, point in enumerate(pointing.points):
             assert 0 < point.confidence <= 1
             assert 0 < point.sigma_px < 640 and math.isfinite(point.sigma_px)
-            assert point.index == index and point.label.split()[-1] in KINDS
+            assert point.index == index and point.label.split()[-1] in DEFAULT_WORLD.kinds
             assert 0 <= point.u <= 639 and 0 <= point.v <= 479
         assert pointing.durations.decode_s > 0 and pointing.durations.vision_s > 0
 

@@ -21,14 +21,14 @@ from molmo_ros.sim.scene import SceneObject, SceneRecipe
 from molmo_ros.sim.tabletop import TabletopScene
 from molmo_ros.sim.textures import TEXTURE_COUNT
 from molmo_ros.sim.truth import scene_truth
-from molmo_ros.sim.worlds import TABLETOP
+from molmo_ros.sim.worlds import FIRST, TABLETOP
 
 SIZE = (320, 240)
 
 
 @pytest.fixture(scope="module")
 def tabletop() -> Iterator[TabletopScene]:
-    scene = TabletopScene(SIZE)
+    scene = TabletopScene(SIZE, SceneRecipe(world=FIRST))
     yield scene
     scene.close()
 
@@ -66,7 +66,7 @@ def test_frames_of_one_scene_differ_by_noise_only(tabletop: TabletopScene) -> No
 
 
 def test_both_sizes_show_the_same_scene(tabletop: TabletopScene) -> None:
-    large = TabletopScene((640, 480))
+    large = TabletopScene((640, 480), SceneRecipe(world=FIRST))
     state = large.reset(21)
     ids = large.render(segmentation=True).ids
     large.close()
@@ -207,7 +207,7 @@ def test_the_arm_reaches_from_base_link_to_tool0(tabletop: TabletopScene) -> Non
 
 
 def test_twins_and_full_tables_are_rendered_too() -> None:
-    crowded = TabletopScene(SIZE, SceneRecipe(objects=(8, 8), allow_twins=True))
+    crowded = TabletopScene(SIZE, SceneRecipe(objects=(8, 8), allow_twins=True, world=FIRST))
     state = crowded.reset(1)
     ids = crowded.render(segmentation=True).ids
     crowded.close()

@@ -22,7 +22,8 @@ from ros_graph import own_domain
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from tf2_msgs.msg import TFMessage
 
-from molmo_ros.sim.scene import draw_scene
+from molmo_ros.sim.scene import SceneRecipe, draw_scene
+from molmo_ros.sim.worlds import FIRST
 from molmo_ros_interfaces.msg import SceneTruth
 from molmo_ros_interfaces.srv import ResetScene
 
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.ros
 
 ROOT = Path(__file__).parents[2]
 DOMAIN = own_domain()
+# Things with names only, upright.
+FRIENDLY = SceneRecipe(world=FIRST)
 PATIENCE_S = 60.0
 BEST_EFFORT = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -99,7 +102,7 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[subprocess.Popen[str]]:
-    process = start("-p", "depth_noise:=none", "-p", "seed:=7")
+    process = start("-p", "depth_noise:=none", "-p", "seed:=7", "-p", "world:=first")
     yield process
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE_S)
@@ -162,10 +165,10 @@ def test_the_transforms_lead_from_the_base_to_the_camera_and_to_the_tool(listene
 def test_a_point_of_the_truth_is_found_in_image_and_depth_through_tf(listener: Listener) -> None:
     """What pointing needs: mask centroid + depth + CameraInfo + TF gives a point on the thing."""
     listener.reset(7)
-    state = draw_scene(7)
+    state = draw_scene(7, FRIENDLY)
     listener.wait(
         lambda: (
-            listener.heard["truth"][-1].labels == [o.label for o in state.objects]
+            listener.heard["truth"][-1].labels == [o.label for o in state.named]
             and stamp_ns(listener.heard["truth_ids"][-1]) == stamp_ns(listener.heard["truth"][-1])
             and any(
                 stamp_ns(m) >= stamp_ns(listener.heard["truth"][-1])
@@ -215,7 +218,7 @@ def matrix(transform: Any) -> np.ndarray:
 def test_a_reset_answers_after_the_new_scene_is_out(listener: Listener, seed: int) -> None:
     answer = listener.reset(seed)
     assert answer.success
-    assert answer.message == ", ".join(o.label for o in draw_scene(seed).objects)
+    assert answer.message == ", ".join(o.label for o in draw_scene(seed, FRIENDLY).named)
     listener.wait(lambda: ", ".join(listener.heard["truth"][-1].labels) == answer.message, "the new truth")
     first = stamp_ns(listener.heard["truth"][-1])
     listener.wait(
@@ -267,6 +270,7 @@ def test_a_context_shut_down_by_someone_else_ends_it_cleanly() -> None:
     [
         ("depth_noise:=foggy", "valid are none, d435, kinect"),
         ("width:=7", "width"),
+        ("world:=kitchen", "there are first, tabletop, workshop"),
         ("min_objects:=8", None),
         ("rate_hz:=10", "rate_hz"),
     ],
