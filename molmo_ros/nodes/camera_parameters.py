@@ -69,14 +69,15 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
         "streaming",
         False,
         "Keep the camera subscribed, so that a request need not wait for the next frame. Off: subscribed only "
-        "while a request waits and for keep_open_s, which costs nothing in between.",
+        "while a request waits, which costs nothing in between.",
         change="inactive",
     ),
     Parameter(
         "keep_open_s",
-        0.5,
+        0.0,
         "How long a camera that does not stream stays subscribed after its last request, so that the next of "
-        "several finds it running; what came while nobody waited is not used. 0: close it at once.",
+        "several finds it running: a few milliseconds of waiting against the work of taking frames that nobody "
+        "asked for. What came while nobody waited is not used. 0: close it at once.",
         "s",
         (0.0, 3600.0),
         change="inactive",

@@ -198,8 +198,10 @@ class RequestServer:
         """Raises PointingError when the request is not taken."""
         executor = self._executor
         answered: Future[Answer] = Future(executor=executor)
+        then: list[Callable[[], None]] = []
 
-        def reply(answer: Answer) -> None:
+        def reply(answer: Answer, *afterwards: Callable[[], None]) -> None:
+            then.extend(afterwards)
             answered.set_result(answer)
             executor.wake()  # an idle executor does not notice a future completed elsewhere
 
@@ -213,6 +215,8 @@ class RequestServer:
             answer: Answer = await answered
         finally:
             deadline.call_off()
+        for act in then:
+            executor.create_task(act)  # its turn comes when this answer has left
         return answer
 
     def _leaving(self, service: str) -> Callable[[], bool]:

@@ -299,9 +299,7 @@ class Graph:
         return process
 
     def start_scripted_node(self, log: Path, *ros_args: str) -> subprocess.Popen[str]:
-        # Cameras that are changed between two requests must not be heard from before: none is kept open.
-        closing = ("-p", "keep_open_s:=0.0")
-        return self.start(sys.executable, str(SCRIPT), "--ros-args", *closing, *ros_args, log=log)
+        return self.start(sys.executable, str(SCRIPT), "--ros-args", *ros_args, log=log)
 
     def started(
         self, log: Path, name: str, *ros_args: str, loaded: bool = True
