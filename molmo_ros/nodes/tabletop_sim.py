@@ -126,8 +126,8 @@ class TabletopSim(Node):
                 16,
                 "samples per pixel for smooth edges, 0 = off; costs time once per scene",
             ),
+            ("niceness", 5, 0, 19, "how far drawing and physics stand back for other programs (nice)"),
         )
-        whole += (("niceness", 5, 0, 19, "how far drawing and physics stand back for other programs (nice)"),)
         for name, default, low, high, text in whole:
             self._declare(
                 name, default, text, integer_range=[IntegerRange(from_value=low, to_value=high, step=1)]

@@ -373,6 +373,18 @@ def test_a_step_on_the_tabletop_world_lowers_the_loss(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_close_ups_beside_the_words_are_learnt_from_in_the_same_steps(tmp_path: Path) -> None:
+    batch, close_ups = household_batches().batch(0), CloseUps(household_batches()).batch(0)
+    left = []
+    for beside in (None, close_ups):
+        torch.manual_seed(0)
+        learner = household_learner(tmp_path, compiled=False)
+        for _ in range(4):
+            learner.take_step(batch, beside)
+        left.append(learner.close_up_losses(close_ups).patches.item())
+    assert left[1] < left[0]
+
+
 @pytest.mark.long
 def test_compiled_layers_lose_what_the_others_lose(tmp_path: Path) -> None:
     batch = household_batches().batch(0)
