@@ -38,7 +38,6 @@ from sensor_msgs.msg import Image
 from molmo_ros_interfaces.srv import PointTo
 
 HERE = Path(__file__).resolve().parent
-WARM_CALLS = 10
 OWN_DEPTH = (
     ("depth_topic", "camera/depth_own/image_rect"),
     ("depth_info_topic", "camera/depth_own/camera_info"),
@@ -50,12 +49,13 @@ class Effort:
     """How long each part is measured."""
 
     calls: int
+    warm_calls: int
     idle_s: float
     growth_from: int
     growth_to: int
 
 
-WHOLE, QUICK = Effort(300, 20.0, 200, 2000), Effort(30, 3.0, 40, 90)
+WHOLE, QUICK = Effort(300, 10, 20.0, 200, 2000), Effort(20, 5, 2.0, 20, 60)
 
 
 class Client(GraphClient):
@@ -86,12 +86,13 @@ class Client(GraphClient):
 
 
 def latencies(
-    client: Client, pid: int, calls: int, name: str, goals_ms: tuple[float | None, float | None]
+    client: Client, pid: int, effort: Effort, name: str, goals_ms: tuple[float | None, float | None]
 ) -> list[Figure]:
     """Of calls one after the other."""
     overheads_ms, waits_ms, replies_ms = [], [], []
     refused: list[str] = []
-    for _ in range(WARM_CALLS):
+    calls = effort.calls
+    for _ in range(effort.warm_calls):
         client.ask()
     used_s = cpu_seconds(pid)
     for _ in range(calls):
@@ -155,25 +156,25 @@ def measure(client: Client, effort: Effort, log: Path) -> list[Figure]:
         with subject("instant") as pid:
             found.append(Figure("idle CPU, on demand", idle_percent(pid, effort.idle_s), "% of a core", 1.0))
             client.watch(True)
-            found += latencies(client, pid, effort.calls, "aligned depth", (12.0, 40.0))
+            found += latencies(client, pid, effort, "aligned depth", (12.0, 40.0))
             client.watch(False)
             found.append(growth(client, pid, effort))
         with subject("instant", *OWN_DEPTH) as pid:
             client.watch(True)
-            found += latencies(client, pid, effort.calls, "registration", (30.0, None))
+            found += latencies(client, pid, effort, "registration", (30.0, None))
             client.watch(False)
         with subject("instant", ("streaming", "true")) as pid:
             found.append(Figure("idle CPU, streaming", idle_percent(pid, effort.idle_s), "% of a core", 20.0))
-            found += latencies(client, pid, effort.calls, "streaming", (None, None))
+            found += latencies(client, pid, effort, "streaming", (None, None))
         with subject("naive") as pid:
             found.append(Figure("naive node: idle CPU", idle_percent(pid, effort.idle_s), "% of a core"))
-            found += latencies(client, pid, effort.calls, "naive node", (None, None))
+            found += latencies(client, pid, effort, "naive node", (None, None))
     return found
 
 
 def main() -> int:
     options = parser(
-        __doc__, "30 calls each instead of 300, memory over 50 requests instead of 1800"
+        __doc__, "20 calls each instead of 300, memory over 40 requests instead of 1800"
     ).parse_args()
 
     def measure_all(log: Path) -> list[Figure]:
