@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 from molmo_ros.nodes.frame_source import RawFrame
 from molmo_ros.nodes.image_request import ImageRequest
@@ -37,13 +38,12 @@ class Job:
     def __init__(
         self,
         request: ImageRequest,
-        reply: Callable[..., None],
+        reply: Callable[[Any], None],
         on_progress: Callable[[Job], None] | None = None,
         caller_left: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`reply` hands the answer over to whoever asked, and may be given what is to be done when it has left;
-        `on_progress` hears that stage, tokens or points have changed, `caller_left` says that nobody is left to
-        answer to; all may be called from any thread."""
+        """`reply` hands the answer over to whoever asked, `on_progress` hears that stage, tokens or points have
+        changed, `caller_left` says that nobody is left to answer to; all may be called from any thread."""
         self.request = request
         self.reply = reply
         self.received_s = time.monotonic()

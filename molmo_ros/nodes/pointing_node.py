@@ -348,13 +348,14 @@ class PointingNode(ConcurrentLifecycleNode):
             fault = Outcome(Code.INTERNAL, f"while publishing: {type(error).__name__}: {error}")
             answer = replace(answer, outcome=fault, found=(), goal=None)
         seconds = replace(answer.seconds, publish=time.perf_counter() - begin_s)
-        self._finish(job, replace(answer, seconds=seconds), lambda: self._topics.show(answer))
+        self._finish(job, replace(answer, seconds=seconds))
+        self._topics.show(answer)
 
-    def _finish(self, job: Job, answer: Answer, *then: Callable[[], None]) -> None:
-        """Answer a job that is claimed, and when the answer has left do the rest. From any thread."""
+    def _finish(self, job: Job, answer: Answer) -> None:
+        """Answer a job that is claimed. From any thread."""
         total_s = time.monotonic() - job.received_s
         answer = replace(answer, seconds=replace(answer.seconds, total=total_s))
-        job.reply(answer, *then)
+        job.reply(answer)
         self._note(answer)
         self.get_logger().info(
             f"{answer.request.words!r}: {answer.outcome}, {len(answer.found)} points, {answer.seconds.total:.3f} s"

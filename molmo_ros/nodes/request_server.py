@@ -198,10 +198,8 @@ class RequestServer:
         """Raises PointingError when the request is not taken."""
         executor = self._executor
         answered: Future[Answer] = Future(executor=executor)
-        then: list[Callable[[], None]] = []
 
-        def reply(answer: Answer, *afterwards: Callable[[], None]) -> None:
-            then.extend(afterwards)
+        def reply(answer: Answer) -> None:
             answered.set_result(answer)
             executor.wake()  # an idle executor does not notice a future completed elsewhere
 
@@ -215,8 +213,6 @@ class RequestServer:
             answer: Answer = await answered
         finally:
             deadline.call_off()
-        for act in then:
-            executor.create_task(act)  # its turn comes when this answer has left
         return answer
 
     def _leaving(self, service: str) -> Callable[[], bool]:

@@ -19,7 +19,6 @@ anyway: a frame takes some 15 ms, so the service never waits long.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from types import FrameType
@@ -76,8 +75,6 @@ class TabletopSim(Node):
         from molmo_ros.sim.tabletop import TabletopScene
 
         self._declare_parameters()
-        # A robot's cameras and arm take no time from its computer; drawing them must not either where it can be helped.
-        os.nice(self._whole("niceness"))
         self._base_frame = self._text("base_frame")
         self._link_frame = self._text("camera_frame")
         self._optical_frame = self._text("optical_frame")
@@ -126,7 +123,6 @@ class TabletopSim(Node):
                 16,
                 "samples per pixel for smooth edges, 0 = off; costs time once per scene",
             ),
-            ("niceness", 5, 0, 19, "how far drawing and physics stand back for other programs (nice)"),
         )
         for name, default, low, high, text in whole:
             self._declare(
