@@ -12,7 +12,7 @@ LIVE = Path(__file__).resolve().parent.parent / "out" / "live_domain"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Point to something, over ROS.")
-    parser.add_argument("target", nargs="+", help='words, such as "the blue mug"')
+    parser.add_argument("target", nargs="+", help='words, such as "the orange bowl"')
     parser.add_argument("--scene", type=int, metavar="SEED", help="first show another simulated scene")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to wait (default: 60)")
     chosen = parser.parse_args()

@@ -39,9 +39,9 @@ NOT_FOUND, MODEL_UNAVAILABLE = 100, 503
 
 #: Scenes (simulator seeds, none of them trained on) and what is asked for in them; True = it is there.
 SCENES: dict[int, tuple[tuple[str, bool], ...]] = {
-    5: (("the red mug", True), ("the white ring", True), ("the green bottle", False)),
-    3: (("the purple bowl", True), ("the yellow cube", True)),
-    11: (("the white bottle", True), ("the black cylinder", True)),
+    39: (("the green mug", True), ("the yellow bowl", True), ("the white bottle", False)),
+    51: (("the white banana", True), ("the pink screwdriver", True)),
+    34: (("the white cup", True), ("the orange bowl", True)),
 }
 
 
@@ -238,7 +238,7 @@ def stay_up(client: PointClient, launched: Launched, console: Console) -> None:
     """Until Ctrl-C, or the reader has had enough."""
     live = OUT / "live_domain"
     live.write_text(os.environ["ROS_DOMAIN_ID"])
-    console.print('Up. Type here, or ask from another terminal: [bold]tools/ask "the blue mug"[/]; Ctrl-C ends it.')
+    console.print('Up. Type here, or ask from another terminal: [bold]tools/ask "the orange bowl"[/]; Ctrl-C ends it.')
     try:
         if has_reader():
             converse(client, launched.alive, console)

@@ -16,10 +16,10 @@ from molmo_ros_interfaces.action import PickPlace
 from molmo_ros_interfaces.srv import PointTo
 
 #: Scene (a simulator seed), what is picked, and where it goes.
-SCENE, PICK, PLACE = 3, "the yellow cube", "in the red bowl"
+SCENE, PICK, PLACE = 34, "the yellow ball", "in the orange bowl"
 HELP = (
-    'Words point: the blue mug. "pick the red cube and place it in the bowl" (or "on an empty spot") moves the arm. '
-    '"scene 12" shows another table, "end" or Ctrl-C ends.'
+    'Words point: the orange bowl. "pick the white cup and place it on an empty spot" (or "in the bowl") moves the '
+    'arm. "scene 12" shows another table, "end" or Ctrl-C ends.'
 )
 
 

@@ -141,7 +141,7 @@ WORKSHOP = replace(TABLETOP, name="workshop", kinds=(*TABLETOP.kinds, "stapler")
 WORLDS = {world.name: world for world in (FIRST, TABLETOP, WORKSHOP)}
 
 #: What the bundled model was trained on; the simulator node, the demo and the evaluation draw from it.
-DEFAULT_WORLD = FIRST
+DEFAULT_WORLD = TABLETOP
 
 
 def world_named(name: str) -> World:

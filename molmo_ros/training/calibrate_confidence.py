@@ -1,14 +1,15 @@
-"""Fit the confidence of a model on scenes that it was not trained on, and store it beside the weights.
+"""Fit the confidence of a model on pictures that it was not trained on, and store it beside the weights.
 
-    python -m molmo_ros.training.calibrate_confidence --model molmo_ros/models/tabletop --scenes 1000
+    python -m molmo_ros.training.calibrate_confidence --model molmo_ros/models/tabletop --data sets/validation
 
-Asks the same kinds of questions as `evaluate`, on validation scenes, and fits the two logistic curves of
-`pointing.calibration` to what came true (Platt 1999).
+Asks all questions of a data set (docs/datasets.md), which should be like those that will be asked, and fits the two
+logistic curves of `pointing.calibration` to what came true (Platt 1999).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,28 +19,27 @@ from torch.nn import functional as F
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.calibration import Calibration, absence_features, point_features
 from molmo_ros.pointing.pointer import LocalPointer
-from molmo_ros.training.evaluate import Asked, evaluate, figures_of_confidence
-from molmo_ros.training.scenes import VALIDATION_SEEDS
-
-#: Validation scenes below this one steer the training.
-FIRST_SEED = VALIDATION_SEEDS.start + 100_000
+from molmo_ros.training.dataset import DatasetError, read_dataset
+from molmo_ros.training.evaluate_data import Answered, confidence_of, evaluate_data
 
 #: Holds the curves near the raw numbers where there are few answers.
 _PENALTY = 1e-3
 
 
-def fit(asked: Sequence[Asked]) -> Calibration:
+def fit(answers: Sequence[Answered]) -> Calibration:
     """The curves that make the raw confidences of these answers come true most nearly."""
-    points = [a for a in asked if not a.said_absent and a.confidence == a.confidence]
-    absences = [a for a in asked if a.said_absent]
+    rated = [a for a in answers if not math.isnan(a.confidence)]
+    points, absences = [a for a in rated if not a.absent], [a for a in rated if a.absent]
     same = Calibration()
     of_points = _logistic_fit(
         [point_features(a.confidence, a.sigma_share) for a in points],
-        [a.came_true for a in points],
+        [a.score.came_true for a in points],
         same.point,
     )
     of_absences = _logistic_fit(
-        [absence_features(a.confidence) for a in absences], [a.came_true for a in absences], same.absence
+        [absence_features(a.confidence) for a in absences],
+        [a.score.came_true for a in absences],
+        same.absence,
     )
     return Calibration(of_points, of_absences)  # type: ignore[arg-type]
 
@@ -67,23 +67,30 @@ def _logistic_fit(
     return tuple(weights.tolist())
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model", type=Path, default=bundled_model_folder(), help="checkpoint folder, written to"
     )
-    parser.add_argument("--scenes", type=int, default=1000)
-    arguments = parser.parse_args()
-    loaded = LocalPointer.from_folder(arguments.model)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the questions")
+    chosen = parser.parse_args(arguments)
+    loaded = LocalPointer.from_folder(chosen.model)
     raw = LocalPointer(loaded.model, loaded.processor)
-    (asked,) = evaluate([raw], range(FIRST_SEED, FIRST_SEED + arguments.scenes))
-    calibration = fit(asked)
-    calibration.save(arguments.model)
-    before = figures_of_confidence(asked)
+    try:
+        answers = evaluate_data({"raw": raw}, read_dataset(chosen.data))[0]["raw"]
+    except DatasetError as error:
+        print(error)
+        return 1
+    before = confidence_of(answers)
+    if before is None:
+        print(f"none of the {len(answers)} answers has a confidence; nothing is stored")
+        return 1
+    calibration = fit(answers)
+    calibration.save(chosen.model)
     print(
-        f"{len(asked)} answers, raw: calibration error {before.calibration_error:.3f}, AUROC {before.auroc:.3f}"
+        f"{len(answers)} answers, raw: calibration error {before.calibration_error:.3f}, AUROC {before.auroc:.3f}"
     )
-    print(f"stored in {arguments.model}: {calibration}")
+    print(f"stored in {chosen.model}: {calibration}")
     return 0
 
 

@@ -40,7 +40,8 @@ _OF_THE_ANSWER = (Code.UNPARSEABLE, Code.TARGET_TOO_LONG, Code.EMPTY_TARGET)
 @dataclass(frozen=True)
 class Answered:
     """One question and what a model answered: `points_uv` in pixels, its `score`, the confidence of the first
-    point or of the absence (NaN where there is none), `outcome` of an answer that could not be read, else ""."""
+    point or of the absence (NaN where there is none), the first point's spread over the picture's width, `outcome`
+    of an answer that could not be read, else ""."""
 
     sample: Sample
     points_uv: tuple[tuple[float, float], ...]
@@ -48,6 +49,7 @@ class Answered:
     confidence: float
     score: Score
     outcome: str = ""
+    sigma_share: float = float("nan")
 
     def as_json(self) -> dict[str, Any]:
         """For a file: with None for what is no number."""
@@ -138,7 +140,9 @@ def answer(asker: Asker, sample: Sample, masks: Sequence[np.ndarray], size: tupl
         return Answered(sample, (), False, float("nan"), nothing, error.outcome.code.name)
     points = tuple((point.u, point.v) for point in pointing.points)
     confidence = pointing.absence if pointing.absent else pointing.points[0].confidence
-    return Answered(sample, points, pointing.absent, confidence, score(sample, points, masks, size))
+    sigma_share = float("nan") if pointing.absent else pointing.points[0].sigma_px / size[0]
+    scored = score(sample, points, masks, size)
+    return Answered(sample, points, pointing.absent, confidence, scored, sigma_share=sigma_share)
 
 
 def figures(answers: Sequence[Answered]) -> dict[str, tuple[float, int]]:
@@ -186,7 +190,7 @@ def confidence_of(answers: Sequence[Answered]) -> ConfidenceFigures | None:
     if not rated:
         return None
     return confidence_figures(
-        np.asarray([a.confidence for a in rated]), np.asarray([a.score.first_inside for a in rated], bool)
+        np.asarray([a.confidence for a in rated]), np.asarray([a.score.came_true for a in rated], bool)
     )
 
 

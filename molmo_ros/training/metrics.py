@@ -18,20 +18,21 @@ from scipy.optimize import linear_sum_assignment
 
 from molmo_ros.training.dataset import Sample
 
-#: Without a mask, a point within this share of the picture's width of the true one is inside.
+#: A point within this share of the picture's width of the true one is near it; without a mask, inside.
 NEAR_SHARE = 0.03
 
 
 @dataclass(frozen=True)
 class Score:
-    """Of one answer. `right`: what the task asks for was met in full. `first_inside`: whether the first point lies
-    in any target (or, without a point, whether nothing was there): what its confidence claims. `miss_share`:
-    distance of the only point from the only true one, over the picture's width; NaN where that is not defined."""
+    """Of one answer. `right`: what the task asks for was met in full. `came_true`: what the first point's confidence
+    claims, that it lies in some target or within 3 % of the picture's width of its middle (of a region: in it); or,
+    without a point, that nothing was there. `miss_share`: distance of the only point from the only true one, over
+    the picture's width; NaN where that is not defined."""
 
     right: bool
     precision: float
     recall: float
-    first_inside: bool
+    came_true: bool
     miss_share: float = float("nan")
 
     @property
@@ -74,7 +75,8 @@ def score(
     miss_share = float("nan")
     if len(places) == 1:
         miss_share = float(np.hypot(*np.subtract(points_uv[0], places[0])) / size[0])
-    return Score(right, precision, recall, bool(inside[0].any()), miss_share)
+    came_true = bool(inside[0].any()) or any(_near(points_uv[0], place, size) for place in places)
+    return Score(right, precision, recall, came_true, miss_share)
 
 
 def _one_mask_for_all(sample: Sample) -> bool:
@@ -117,9 +119,13 @@ def _inside(
     size: tuple[int, int],
 ) -> bool:
     if not masks:
-        return float(np.hypot(*np.subtract(point_uv, places[target]))) <= NEAR_SHARE * size[0]
+        return _near(point_uv, places[target], size)
     column, row = (round(value) for value in point_uv)
     return 0 <= column < size[0] and 0 <= row < size[1] and bool(masks[target][row, column])
+
+
+def _near(point_uv: tuple[float, float], place_uv: tuple[float, float], size: tuple[int, int]) -> bool:
+    return float(np.hypot(*np.subtract(point_uv, place_uv))) <= NEAR_SHARE * size[0]
 
 
 def _matched(points_N2: np.ndarray, places_M2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

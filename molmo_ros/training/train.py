@@ -1,6 +1,6 @@
 """Train a pointing model on simulated tables.
 
-    python -m molmo_ros.training.train --config config/training/first.yaml --run runs/tabletop
+    python -m molmo_ros.training.train --config config/training/tabletop.yaml --run runs/tabletop
 
 Scenes are drawn once into shards under the run folder. The first lesson shows the ViT single things, the
 second shows the image side whole pictures, the third teaches the whole model. The state is saved every few
@@ -340,7 +340,7 @@ def build_processor(config: dict[str, Any]) -> MolmoProcessor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=Path("config/training/first.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("config/training/tabletop.yaml"))
     parser.add_argument(
         "--run", type=Path, default=Path("runs/tabletop"), help="folder for scenes, state, checkpoint"
     )

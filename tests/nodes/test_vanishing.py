@@ -77,8 +77,8 @@ def test_a_caller_that_is_killed_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("way", "how", "words"),
     [
-        ("service", signal.SIGINT, "wait 4"),
-        ("action", signal.SIGINT, "wait 4"),
+        ("service", signal.SIGINT, "wait 15"),  # less than DDS's 20 s: it says good-bye
+        ("action", signal.SIGINT, "wait 15"),
         ("service", signal.SIGKILL, "wait 26"),  # of which DDS tells after 20 s
     ],
 )

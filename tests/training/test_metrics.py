@@ -31,9 +31,24 @@ def test_one_target_is_hit_by_one_point_inside_its_mask() -> None:
     assert judged("point", [(5, 12)], [LEFT]).right
     assert not judged("point", [(20, 12)], [LEFT]).right
     two = judged("point", [(5, 12), (33, 12)], [LEFT])
-    assert (two.right, two.precision, two.recall, two.first_inside) == (False, 0.5, 1.0, True)
+    assert (two.right, two.precision, two.recall, two.came_true) == (False, 0.5, 1.0, True)
     assert judged("point", [(8.4, 15.4)], [LEFT]).right  # the pixel it falls in
     assert not judged("point", [(8.6, 15.4)], [LEFT]).right
+
+
+def test_a_confidence_came_true_on_a_target_or_within_three_percent_of_its_middle() -> None:
+    high = np.zeros((SIZE[1], SIZE[0]), bool)
+    high[0:30, 5] = True  # one pixel wide, its middle at (5, 14.5)
+    limit = NEAR_SHARE * SIZE[0]
+    for place, came_true in (
+        ((5, 2), True),
+        ((5 + 0.9 * limit, 14.5), True),
+        ((5 + 1.1 * limit, 14.5), False),
+    ):
+        assert judged("point", [place], [high]).came_true is came_true, place
+    assert not judged("region", [(5 + 0.9 * limit, 14.5)], [high]).came_true
+    assert judged("absent", [], []).came_true and not judged("absent", [(5, 2)], []).came_true
+    assert not judged("point", [], [high]).came_true
 
 
 def test_the_miss_is_measured_over_the_width() -> None:
