@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,10 +57,10 @@ def test_the_curves_of_a_data_set_are_stored_beside_the_weights(
 ) -> None:
     model = Path(shutil.copytree(bundled_model_folder(), tmp_path / "model"))
     (model / FILE_NAME).unlink()
-    rows = [
+    rows: tuple[dict[str, Any], ...] = (
         {"target": "the red mug", "points": [[15, 43]], "masks": ["masks/left.png"]},
         {"target": "the blue mug", "points": []},
-    ]
+    )
     data = write_set(tmp_path / "set", *rows, masks={"left.png": square(3, 10)})
     assert main(["--model", str(model), "--data", str(data)]) == 0
     assert "2 answers, raw: calibration error" in capsys.readouterr().out
