@@ -5,7 +5,7 @@
 .PHONY: help demo demo-live test smoke lint clean
 
 ON_A_GRAPH = ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$${ROS_DOMAIN_ID:-87} \
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=PASSIVE
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE
 # What would break first on another ROS: interfaces, parameters, services and action with cancel.
 SMOKE = tests/test_interfaces.py tests/nodes/test_declared_parameters.py tests/nodes/test_request_server.py
 

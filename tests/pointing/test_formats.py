@@ -216,7 +216,7 @@ def is_linear(name: str, short: str, long: str, times: int) -> bool:
     return any(seconds(name, long) < 3 * times * max(seconds(name, short), 1e-4) for _ in range(5))
 
 
-@pytest.mark.parametrize("times", [8, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [8, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", FORMATS)
 def test_reading_takes_time_in_proportion_to_the_answer(name: str, times: int) -> None:
     prefixes = ["", '<point x="1" y="2" alt="', '<points coords="', '[{"point_2d": [1, 2], "label": "']

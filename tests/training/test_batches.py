@@ -366,6 +366,16 @@ def test_a_configuration_names_its_world_and_the_model_learns_its_words() -> Non
     assert net.model.config.text_config.hidden_size % 64 == 0
 
 
+def test_where_the_cpu_has_no_bfloat16_products_the_training_is_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for here in (False, True):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda here=here: {"avx2": True, "avx512_bf16": here}
+        )
+        assert household_learner(tmp_path, compiled=False).in_bfloat16 is here
+
+
 def test_a_step_on_the_tabletop_world_lowers_the_loss(tmp_path: Path) -> None:
     learner = household_learner(tmp_path, compiled=False)
     batch = household_batches().batch(0)
