@@ -32,7 +32,7 @@ from molmo_ros.training.atomic_saving import replaced_file, replaced_folder
 from molmo_ros.training.batches import Batch, QuestionBatches
 from molmo_ros.training.close_ups import CloseUpBatch, CloseUps, window_features
 from molmo_ros.training.memory import keep_freed_memory
-from molmo_ros.training.muon import Muon
+from molmo_ros.training.muon import Muon, has_bfloat16_products
 from molmo_ros.training.questions import every_wording
 from molmo_ros.training.scenes import Grid, Shard, ShardOrder, Words, draw_shards, load_shards
 from molmo_ros.training.schedule import Lesson, Schedule, read_config
@@ -319,11 +319,6 @@ def shard_orders(config: dict[str, Any], part: str, grid: Grid, folder: Path) ->
 
 def draw_part(config: dict[str, Any], part: str, grid: Grid, run: Path) -> Shard:
     return load_shards(draw_shards(shard_orders(config, part, grid, run / "scenes")))
-
-
-def has_bfloat16_products() -> bool:
-    """Whether this CPU multiplies bfloat16 itself; one that does not takes many times as long as in float32."""
-    return any(name.endswith("bf16") and here is True for name, here in torch.cpu.get_capabilities().items())
 
 
 def world_of(config: dict[str, Any]) -> World:
