@@ -162,7 +162,7 @@ def main() -> int:
     options_of = parser(__doc__, "2 seeds")
     options_of.add_argument("--seeds", type=int, default=10, metavar="N", help="cameras, each way")
     options_of.add_argument("--views", type=int, default=15, metavar="N", help="views of the board")
-    options_of.add_argument("--spots", type=int, default=20, metavar="N", help="spots that are touched")
+    options_of.add_argument("--spots", type=int, default=40, metavar="N", help="spots that are touched")
     options = options_of.parse_args()
     seeds = range(FIRST_SEED, FIRST_SEED + (2 if options.quick else options.seeds))
     figures: list[Figure] = []

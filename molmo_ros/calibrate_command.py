@@ -295,7 +295,7 @@ def _by_touch(console: Console, chosen: argparse.Namespace, heard: CalibrationVi
         in_camera.append(spot)
         frames.append(frame)
         if len(in_base) < FEWEST_PAIRS:
-            return f"spot {len(in_base)}; at least {FEWEST_PAIRS} are needed, 12 are good"
+            return f"spot {len(in_base)}; at least {FEWEST_PAIRS} are needed, 40 are good"
         try:
             fit = fit_point_pairs(in_camera, in_base)
         except PointingError as error:

@@ -57,7 +57,7 @@ def fit_point_pairs(
         )
     if len(p) < FEWEST_PAIRS:
         raise PointingError(
-            Code.INVALID_REQUEST, f"{len(p)} spots; at least {FEWEST_PAIRS} are needed, 12 are good"
+            Code.INVALID_REQUEST, f"{len(p)} spots; at least {FEWEST_PAIRS} are needed, 40 are good"
         )
     _check_spread(q)
     used = _agreeing(p, q, agree_m)

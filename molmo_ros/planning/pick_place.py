@@ -34,7 +34,7 @@ from molmo_ros.planning.seen_thing import (
     thing_at,
     within,
 )
-from molmo_ros.planning.table_view import TableView, level_view
+from molmo_ros.planning.table_view import TableView, height_of, level_view
 from molmo_ros.planning.task_words import EmptySpot
 from molmo_ros.planning.top_grasp import Fingers, TopGrasp, top_grasps
 
@@ -295,7 +295,12 @@ class PickPlace:
             return view, [_foot(spot[:2], spot[2] + _ABOVE_TABLE_M) for spot in spots]
         view, located, on = self._pointed_at(place)
         done.place_seen = (located,)
-        return view, [_foot(on.middle_base[:2], self._options.table_z_m + on.height_m + _ABOVE_THING_M)]
+        # What is pointed at may be the floor of a bowl, whose rim the thing in the hand must clear too.
+        radius_m = (thing.extent_m + self._options.voxel_m) / 2
+        height_m = max(
+            height_of(on.own_base_N3, self._options.table_z_m), view.height_within(on.middle_base, radius_m)
+        )
+        return view, [_foot(on.middle_base[:2], self._options.table_z_m + height_m + _ABOVE_THING_M)]
 
     def _goals_over(self, foot: np.ndarray, thing: SeenThing, grasp: np.ndarray) -> list[np.ndarray]:
         """Tool poses that put the thing's middle over the place, turned all ways."""

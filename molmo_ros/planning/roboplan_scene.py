@@ -219,8 +219,6 @@ class RoboplanScene:
             bare.removeGeometry(box.name)
             if link:
                 found.append(f"{link} touches {box.name}")
-        if self._held and not found and self.collides(joints):
-            return ["what the hand holds touches something"]
         if self._voxels is not None:
             _add_voxels(bare, self.robot, self._voxels, self._T_root_base)
             link = self._touching_link(bare, full, _CLOUD)
@@ -231,6 +229,8 @@ class RoboplanScene:
                 ]
                 x, y, z = near.mean(axis=0) if len(near) else (np.nan, np.nan, np.nan)
                 found.append(f"{link} touches what the camera sees at ({x:.2f}, {y:.2f}, {z:.2f}) m")
+        if self._held and not found and self.collides(joints):
+            return ["what the hand holds touches something"]
         return found
 
     def on_robot(self, joints: np.ndarray, points_base_N3: np.ndarray, padding_m: float) -> np.ndarray:

@@ -27,6 +27,7 @@ _SMALLEST_THING_PX = 40
 _SPECK_M = 0.008
 # Pixels of the depth image that are looked at for obstacles: one in so many, both ways.
 _STRIDE = 2
+_FLYING_PERCENT = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +95,22 @@ class TableView:
             return float("nan")
         return float((points[inside, 2] > self.table_z_m + least_height_m).mean())
 
+    def height_within(self, centre_base_m: np.ndarray, radius_m: float) -> float:
+        """How high things rise above the table within a circle on the level; 0 where nothing stands."""
+        points = self.standing_points()
+        inside = np.hypot(*(points[:, :2] - centre_base_m[:2]).T) < radius_m
+        return height_of(points[inside], self.table_z_m) if inside.any() else 0.0
+
     def standing_points(self) -> np.ndarray:
         """What rises above the table (N, 3)."""
         points = self.points_base()[::_STRIDE, ::_STRIDE].reshape(-1, 3)
         standing: np.ndarray = points[points[:, 2] > self.table_z_m + 0.012]
         return standing
+
+
+def height_of(points_base_N3: np.ndarray, table_z_m: float) -> float:
+    """How high they rise above the table, but for those that fly: from afar three in a hundred may."""
+    return float(np.percentile(points_base_N3[:, 2], 100 - _FLYING_PERCENT)) - table_z_m
 
 
 def level_view(sight: Sight, table_z_m: float = 0.0) -> TableView:

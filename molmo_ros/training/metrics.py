@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from molmo_ros.pointing.confidence import NEAR_PERCENT
 from molmo_ros.training.dataset import Sample
 
 #: A point within this share of the picture's width of the true one is near it; without a mask, inside.
-NEAR_SHARE = 0.03
+NEAR_SHARE = NEAR_PERCENT / 100
 
 
 @dataclass(frozen=True)

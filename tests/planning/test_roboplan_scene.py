@@ -168,3 +168,18 @@ def test_what_the_hand_holds_moves_with_it_and_must_not_touch(fr3: RoboplanScene
     assert not fr3.collides(aside)
     fr3.release()
     assert not fr3.collides(ready)
+
+
+def test_a_hand_that_touches_what_the_camera_sees_is_said_to_though_it_holds_something(
+    fr3: RoboplanScene, ready: np.ndarray
+) -> None:
+    T_goal_box = np.eye(4)
+    T_goal_box[2, 3] = 0.1
+    fr3.hold((0.04, 0.04, 0.16), T_goal_box)
+    tip, forward = fr3.goal_pose(ready)[:3, 3], fr3.goal_pose(ready)[:3, 2]
+    fr3.set_obstacles(voxels=Voxels((tip + 0.12 * forward)[None], 0.015))
+    assert fr3.contacts(ready) == ["what the hand holds touches something"]
+    x, y, z = tip - 0.08 * forward
+    fr3.set_obstacles(voxels=cloud((x - 0.06, y - 0.06, z - 0.02), (x + 0.06, y + 0.06, z + 0.02)))
+    (contact,) = fr3.contacts(ready)
+    assert "touches what the camera sees" in contact

@@ -1,0 +1,53 @@
+"""What a level look at a table tells of what stands there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from molmo_ros.geometry.camera_model import CameraModel
+from molmo_ros.geometry.frame import Frame
+from molmo_ros.planning.table_view import Sight, TableView, height_of, level_view
+
+RIM_M, MIDDLE = 0.040, np.array([0.50, 0.10])
+INNER_M, OUTER_M = 0.038, 0.045
+FLYING_SHARE = 0.03
+
+
+@pytest.fixture
+def bowl() -> TableView:
+    """Seen from 1 m straight above: a bowl with a flat floor of 14 mm, and pixels that fly above it."""
+    width, height, focal = 640, 480, 600.0
+    camera = CameraModel.from_info(
+        width=width, height=height, k=np.array([[focal, 0, 319.5], [0, focal, 239.5], [0, 0, 1]])
+    )
+    T = np.eye(4)
+    T[:3, :3] = np.diag([1.0, -1.0, -1.0])
+    T[:3, 3] = [MIDDLE[0], MIDDLE[1], 1.0]
+    v, u = np.mgrid[:height, :width]
+    aside = np.hypot(u - 319.5, v - 239.5) / focal  # on the table
+    rises = np.where(aside < OUTER_M, RIM_M, 0.0)
+    rises[aside < INNER_M] = 0.014
+    rng = np.random.default_rng(0)
+    flying = (aside < OUTER_M) & (rng.random(aside.shape) < FLYING_SHARE)
+    rises[flying] = rng.uniform(0.06, 0.3, int(flying.sum()))
+    frame = Frame(np.zeros((height, width, 3), np.uint8), (1.0 - rises).astype(np.float32), camera, 0, "camera")
+    return level_view(Sight(frame, T))
+
+
+def test_the_height_within_a_circle_is_that_of_the_rim_and_not_of_pixels_that_fly(bowl: TableView) -> None:
+    assert abs(bowl.height_within(MIDDLE, 0.05) - RIM_M) < 0.003
+
+
+def test_where_only_the_floor_lies_within_the_circle_it_is_that_of_the_floor(bowl: TableView) -> None:
+    assert abs(bowl.height_within(MIDDLE, 0.02) - 0.014) < 0.003
+
+
+def test_where_nothing_stands_the_height_is_nought(bowl: TableView) -> None:
+    assert bowl.height_within(MIDDLE + [0.2, 0.0], 0.05) == 0.0
+
+
+def test_heights_are_above_the_table_wherever_that_is() -> None:
+    points = np.column_stack([np.zeros((100, 2)), np.full(100, 0.75)])
+    points[:3, 2] = 1.4
+    assert abs(height_of(points, 0.70) - 0.05) < 1e-9
