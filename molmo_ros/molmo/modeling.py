@@ -30,7 +30,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .config import MolmoConfig, MolmoVisionConfig
-from .stored_tensors import tensors_to_convert, without_threads
+from .placement import place_tensors
+from .stored_tensors import stored_tensors, without_progress_bar, without_threads
 from .vision import VisionBackbone, VisionTransformer
 
 
@@ -115,15 +116,25 @@ class MolmoPreTrainedModel(PreTrainedModel):
         load_config: Any,
         expected_keys: list[str] | None = None,
     ) -> Any:
-        """The step of `from_pretrained` that reads the files; see `tensors_to_convert` for what is done differently."""
+        """The step of `from_pretrained` that reads the files; see `stored_tensors` and `place_tensors` for what is
+        done differently."""
+        special = load_config.is_quantized or load_config.dtype_plan or load_config.device_mesh is not None
         files = checkpoint_files if state_dict is None and not load_config.is_quantized else None
-        devices = {str(device) for device in (load_config.device_map or {"": "cpu"}).values()}
-        with tensors_to_convert(files, load_config.dtype) as slices, ExitStack() as stack:
-            if files is not None and slices is None and devices == {"cpu"}:
+        on_cpu = {str(device) for device in (load_config.device_map or {"": "cpu"}).values()} == {"cpu"}
+        placed: set[str] = set()
+        with stored_tensors(files, load_config.dtype) as (tensors, mapped), ExitStack() as stack:
+            if tensors is not None and mapped and on_cpu and not special:
+                placed, tensors = place_tensors(model, tensors, load_config.weight_mapping or [])
                 stack.enter_context(without_threads())
-            return PreTrainedModel._load_pretrained_model(
-                model, state_dict if slices is None else slices, checkpoint_files, load_config, expected_keys
+                if not tensors:
+                    stack.enter_context(without_progress_bar())
+            if tensors is not None and (placed or not mapped):
+                state_dict = tensors
+            info, offloaded = PreTrainedModel._load_pretrained_model(
+                model, state_dict, checkpoint_files, load_config, expected_keys
             )
+            info.missing_keys.difference_update(placed)
+            return info, offloaded
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
