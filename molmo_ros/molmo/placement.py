@@ -61,7 +61,7 @@ def _pieces(part: Any, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     tensor: Tensor = part[...]
     if not parameters or tensor.dim() == 0 or sum(len(each) for each in parameters) != len(tensor):
         return []
-    pieces = torch.split(tensor, [len(each) for each in parameters])
+    pieces = torch.split(tensor, [len(each) for each in parameters]) if len(parameters) > 1 else [tensor]
     fits = all(
         piece.shape == each.shape and piece.dtype == each.dtype
         for piece, each in zip(pieces, parameters, strict=True)

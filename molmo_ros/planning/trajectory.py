@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 #: Shares by which numbers may pass a limit through rounding alone.
 _ROUNDING = 1e-6
@@ -124,11 +125,11 @@ class Trajectory:
 def from_samples(
     joint_names: Sequence[str],
     times_s: Sequence[float],
-    positions: Sequence[np.ndarray],
-    velocities: Sequence[np.ndarray],
-    accelerations: Sequence[np.ndarray],
+    positions: npt.ArrayLike,
+    velocities: npt.ArrayLike,
+    accelerations: npt.ArrayLike,
 ) -> Trajectory:
-    """A trajectory from lists of samples."""
+    """A trajectory from lists of samples, or arrays of them (N, D)."""
     return Trajectory(
         tuple(joint_names),
         np.asarray(times_s, dtype=float) - float(times_s[0]),
