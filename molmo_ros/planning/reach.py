@@ -234,9 +234,7 @@ class _Reach:
         except PointingError as error:
             self._note(error.outcome.code, error.outcome.message)
             return None
-        fault = _fault(scene, move)
-        if fault:
-            self._note(fault.outcome.code, fault.outcome.message)
+        if not self._is_sound(move):
             return None
         return ReachPlan(move, approach, retreat, index, self._attempts, time.monotonic() - self._began_s)
 
@@ -252,11 +250,22 @@ class _Reach:
                 f"a straight {what} of {max(from_m, to_m):.2f} m leaves the arm's reach or its joints' limits",
             )
             return None
-        fault = _fault(self._scene, line)
-        if fault:
-            self._note(fault.outcome.code, f"on the {what}, {fault.outcome.message}")
-            return None
-        return line
+        return line if self._is_sound(line, f"on the {what}, ") else None
+
+    def _is_sound(self, trajectory: Trajectory, where: str = "") -> bool:
+        """Whether nothing is wrong with it. What touches what is asked once only: it takes longer than all checks."""
+        over = limit_violation(trajectory, self._scene.limits)
+        if over:
+            self._note(Code.PLANNING_FAILED, f"{where}the planned {over}")
+            return False
+        hit = self._scene.first_collision(trajectory.positions)
+        if hit is None:
+            return True
+        if Code.BLOCKED in self._reasons:
+            self._faults[Code.BLOCKED] += 1
+        else:
+            self._note(Code.BLOCKED, where + _touching(self._scene, hit))
+        return False
 
     def _explain_ik(self, pose: np.ndarray, near: np.ndarray) -> None:
         """Unreachable, or blocked? The same search without obstacles tells."""
@@ -273,7 +282,7 @@ class _Reach:
                 f"orientation ({np.linalg.norm(pose[:3, 3]):.2f} m from the base); move it nearer or turn it",
             )
             return
-        touching = _listed(self._scene.contacts(free)) or "the arm touches something"
+        touching = _touching(self._scene, free)
         self._note(Code.BLOCKED, f"at ({x:.3f}, {y:.3f}, {z:.3f}) m {touching}; free the place")
 
     def _note(self, code: Code, reason: str) -> None:
@@ -306,7 +315,7 @@ def _fault(scene: RoboplanScene, trajectory: Trajectory, free_from: int = 0) -> 
     hit = scene.first_collision(trajectory.positions[free_from:])
     if hit is None:
         return None
-    return PointingError(Code.BLOCKED, f"{_listed(scene.contacts(hit)) or 'the arm touches something'}")
+    return PointingError(Code.BLOCKED, _touching(scene, hit))
 
 
 def _checked_start(scene: RoboplanScene, start: np.ndarray) -> np.ndarray:
@@ -337,6 +346,10 @@ def _before(pose: np.ndarray, distance_m: float) -> np.ndarray:
     T = pose.copy()
     T[:3, 3] -= distance_m * pose[:3, 2]
     return T
+
+
+def _touching(scene: RoboplanScene, joints: np.ndarray) -> str:
+    return _listed(scene.contacts(joints)) or "the arm touches something"
 
 
 def _listed(contacts: Sequence[str]) -> str:
