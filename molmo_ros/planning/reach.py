@@ -25,6 +25,8 @@ from molmo_ros.planning.trajectory import Trajectory, limit_violation
 
 # A hand that has closed around something stands this near to where its way in ended.
 _AT_ITS_END_RAD = 0.05
+# Postures nearer than this to each other are at both ends of one straight line.
+_SAME_WAY_RAD = 0.8
 _HALF_TURN = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -241,6 +243,11 @@ class _Reach:
     def _straight(
         self, joints: np.ndarray, pose: np.ndarray, from_m: float, to_m: float, what: str
     ) -> Trajectory | None:
+        # A line takes twenty times as long to solve for as its end: where that touches something, it is not tried.
+        end = self._scene.solve_ik(_before(pose, to_m), joints, collisions=False)
+        if end is not None and np.abs(end - joints).max() < _SAME_WAY_RAD and self._scene.collides(end):
+            self._note_blocked(f"on the {what}, ", end)
+            return None
         # From where the tool is, within IK's tolerance, so that the line begins at this very posture.
         ends = [self._scene.goal_pose(joints), _before(pose, to_m)]
         line = self._scene.straight(joints, ends, self._options.approach_speed_m_s, self._options.speed_scale)
@@ -253,7 +260,7 @@ class _Reach:
         return line if self._is_sound(line, f"on the {what}, ") else None
 
     def _is_sound(self, trajectory: Trajectory, where: str = "") -> bool:
-        """Whether nothing is wrong with it. What touches what is asked once only: it takes longer than all checks."""
+        """Whether nothing is wrong with it; what is wrong is noted."""
         over = limit_violation(trajectory, self._scene.limits)
         if over:
             self._note(Code.PLANNING_FAILED, f"{where}the planned {over}")
@@ -261,11 +268,15 @@ class _Reach:
         hit = self._scene.first_collision(trajectory.positions)
         if hit is None:
             return True
+        self._note_blocked(where, hit)
+        return False
+
+    def _note_blocked(self, where: str, joints: np.ndarray) -> None:
+        """What touches what is asked once only: it takes longer than to find that something does."""
         if Code.BLOCKED in self._reasons:
             self._faults[Code.BLOCKED] += 1
         else:
-            self._note(Code.BLOCKED, where + _touching(self._scene, hit))
-        return False
+            self._note(Code.BLOCKED, where + _touching(self._scene, joints))
 
     def _explain_ik(self, pose: np.ndarray, near: np.ndarray) -> None:
         """Unreachable, or blocked? The same search without obstacles tells."""
