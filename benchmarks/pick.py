@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +29,13 @@ from molmo_ros.planning.obstacles import Box
 from molmo_ros.planning.pick_place import STAGES, PickOptions, PickPlace, PickReport
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.robot import load_robot
+from molmo_ros.planning.trajectory import JointLimits, Trajectory
 from molmo_ros.pointing import bundled_model_folder
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.pointing.pointer import LocalPointer
 from molmo_ros.sim.cell_arm import CellArm, MountingError
+from molmo_ros.sim.following import Following
+from molmo_ros.sim.fr3 import GRIP_FORCE_N
 from molmo_ros.sim.physics import unwanted
 from molmo_ros.sim.robot_cell import RobotCell
 from molmo_ros.sim.scene import SceneObject, SceneState
@@ -81,6 +86,27 @@ def chosen(state: SceneState, rng: np.random.Generator) -> tuple[SceneObject, np
         if room and np.hypot(*place[:2]) < REACH_M[1] - 0.02:
             return thing, place
     return None
+
+
+class TimedCell(RobotCell):
+    """Notes how long its physics takes: pictures, the model and planning do not count."""
+
+    wall_s = simulated_s = 0.0
+
+    def follow(self, trajectory: Trajectory, limits: JointLimits) -> Following:
+        with self._timed():
+            return super().follow(trajectory, limits)
+
+    def grip(self, opening_m: float, force_n: float = GRIP_FORCE_N) -> float:
+        with self._timed():
+            return super().grip(opening_m, force_n)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began_s, at_s = time.perf_counter(), self.physics.time_s
+        yield
+        self.wall_s += time.perf_counter() - began_s
+        self.simulated_s += self.physics.time_s - at_s
 
 
 class Watch:
@@ -200,7 +226,7 @@ def main() -> int:
     options = options_of.parse_args()
     wanted = 4 if options.quick else options.scenes
     mounting = MountingError() if options.calibrated else MOUNTING
-    cell = RobotCell((640, 480))
+    cell = TimedCell((640, 480))
     scene = RoboplanScene(load_robot("fr3"))
     pointer = LocalPointer.from_folder(bundled_model_folder())
     results: list[Result] = []
@@ -229,7 +255,8 @@ def main() -> int:
         bad = [r for r in results if not (r.report.outcome.ok and r.placed_off_m < PLACED_M)]
         draw_sheet(cell, bad, options.sheet)
     cell.close()
-    return report(figures_of(results, options.calibrated), options, "pick and place")
+    speed = Figure("physics, times real time", cell.simulated_s / cell.wall_s, "x", 10.0, at_least=True)
+    return report([*figures_of(results, options.calibrated), speed], options, "pick and place")
 
 
 if __name__ == "__main__":
