@@ -50,6 +50,8 @@ class TablePhysics:
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
         spec.option.impratio = 10.0
+        # What is at rest costs nothing until the arm, or another thing, touches it.
+        spec.option.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
         x, y = TABLE_CENTRE_M
         spec.worldbody.add_geom(
             name="table",

@@ -165,3 +165,20 @@ def test_the_same_commands_give_the_same_motion() -> None:
         ends.append((physics.joints()[0], np.array(physics.objects())))
     np.testing.assert_array_equal(ends[0][0], ends[1][0])
     np.testing.assert_array_equal(ends[0][1], ends[1][1])
+
+
+def test_what_has_come_to_rest_moves_again_when_it_is_pushed_dropped_or_fallen_upon() -> None:
+    physics = TablePhysics(with_things(("cube", 2, 0.5, 0.1), ("cube", 2, 0.5, -0.2)))
+    physics.advance(1.5)
+    at_rest = physics.objects()
+    physics.push(1, np.array([0.6, 0.0, 0.0]))
+    physics.advance(0.5)
+    assert physics.objects()[0][0, 3] > at_rest[0][0, 3] + 0.01
+    physics.advance(1.5)
+    above = at_rest[1].copy()
+    above[:3, 3] += [0.015, 0.0, 0.15]
+    physics.place(1, above)
+    physics.advance(0.5)
+    fallen, fallen_upon = physics.objects()
+    assert fallen[2, 3] < 0.08
+    assert np.abs(fallen_upon[:3, 3] - at_rest[1][:3, 3]).max() > 1e-5
