@@ -80,6 +80,16 @@ def test_placed_tensors_are_views_of_the_file_and_take_no_memory_of_their_own(tm
     assert all(any(int(low, 16) <= place < int(high, 16) for low, high in spans) for place in places)
 
 
+def test_who_wants_nothing_mapped_gets_nothing_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modeling, "place_tensors", lambda *_: pytest.fail("tensors were placed"))
+    folder = shutil.copytree(GOLDENS / "D" / "checkpoint", tmp_path / "ours")
+    net = MolmoForConditionalGeneration.from_pretrained(folder, disable_mmap=True)
+    assert not any(parameter.is_meta for parameter in net.parameters())
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
