@@ -140,7 +140,8 @@ def test_a_camera_that_dies_while_a_request_waits_for_its_depth_is_named(
     dying.kill()
     dying.wait()
     outcome = pending.get().outcome
-    assert outcome.code in (Code.NO_DEPTH, Code.NO_FRAME), outcome
+    # Which of the three it is depends on how much of a frame had come before the end.
+    assert outcome.code in (Code.NO_DEPTH, Code.NO_FRAME, Code.NO_CAMERA_INFO), outcome
     assert f"on {space}/camera/" in outcome.message
     assert wait_until(lambda: subscribed(caller, space) == 0)
     assert not caller.goals
