@@ -118,12 +118,7 @@ class MolmoPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """The step of `from_pretrained` that reads the files; see `stored_tensors` and `place_tensors` for what is
         done differently."""
-        special = (
-            load_config.is_quantized
-            or load_config.dtype_plan
-            or load_config.device_mesh is not None
-            or load_config.disable_mmap
-        )
+        special = load_config.dtype_plan or load_config.device_mesh is not None or load_config.disable_mmap
         files = checkpoint_files if state_dict is None and not load_config.is_quantized else None
         on_cpu = {str(device) for device in (load_config.device_map or {"": "cpu"}).values()} == {"cpu"}
         placed: set[str] = set()

@@ -261,15 +261,10 @@ class _Reach:
 
     def _is_sound(self, trajectory: Trajectory, where: str = "") -> bool:
         """Whether nothing is wrong with it; what is wrong is noted."""
-        over = limit_violation(trajectory, self._scene.limits)
-        if over:
-            self._note(Code.PLANNING_FAILED, f"{where}the planned {over}")
-            return False
-        hit = self._scene.first_collision(trajectory.positions)
-        if hit is None:
-            return True
-        self._note_blocked(where, hit)
-        return False
+        fault = _fault(self._scene, trajectory, in_words=Code.BLOCKED not in self._reasons)
+        if fault:
+            self._note(fault.outcome.code, where + fault.outcome.message)
+        return fault is None
 
     def _note_blocked(self, where: str, joints: np.ndarray) -> None:
         """What touches what is asked once only: it takes longer than to find that something does."""
@@ -318,15 +313,18 @@ class _Reach:
         raise AssertionError("a plan failed without a reason")
 
 
-def _fault(scene: RoboplanScene, trajectory: Trajectory, free_from: int = 0) -> PointingError | None:
-    """What is wrong with a finished trajectory: a limit, or a collision, between samples too, from that sample on."""
+def _fault(
+    scene: RoboplanScene, trajectory: Trajectory, free_from: int = 0, *, in_words: bool = True
+) -> PointingError | None:
+    """What is wrong with a finished trajectory: a limit, or a collision, between samples too, from that sample on.
+    What touches what takes longer to tell than that something does; it is not told unless `in_words`."""
     over = limit_violation(trajectory, scene.limits)
     if over:
         return PointingError(Code.PLANNING_FAILED, f"the planned {over}")
     hit = scene.first_collision(trajectory.positions[free_from:])
     if hit is None:
         return None
-    return PointingError(Code.BLOCKED, _touching(scene, hit))
+    return PointingError(Code.BLOCKED, _touching(scene, hit) if in_words else "the arm touches something")
 
 
 def _checked_start(scene: RoboplanScene, start: np.ndarray) -> np.ndarray:
