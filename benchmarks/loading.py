@@ -11,6 +11,7 @@ over what the imports take.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -120,8 +121,11 @@ def measure(megabytes: int, repeats: int) -> list[Figure]:
         folder = Path(temporary)
         write_checkpoint(folder, megabytes)
         stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        os.sync()  # else the disk is still being written while both sides are timed
         read_all(folder), load_all(folder)  # both warm
-        read_s, load_s = (min(side(folder) for _ in range(2 * repeats)) for side in (read_all, load_all))
+        # In turns, so that a machine which slows down for a while does so for both.
+        rounds = [(read_all(folder), load_all(folder)) for _ in range(4 * repeats)]
+        read_s, load_s = (min(side) for side in zip(*rounds, strict=True))
         figures = [Figure(f"loading / reading {stored / 1e9:.2f} GB", load_s / read_s, "x", LOADING_GOAL)]
         for dtype in DTYPES:
             held = memory_in_a_fresh_process(folder, dtype)

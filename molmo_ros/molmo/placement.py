@@ -8,7 +8,9 @@ tensors of another type or shape, names that nothing in the model bears) is tran
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,22 +18,34 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import Split, WeightConverter, WeightRenaming, rename_source_key
 
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
 
 def place_tensors(
     model: PreTrainedModel, stored: Mapping[str, Any], mapping: Sequence[WeightRenaming | WeightConverter]
 ) -> tuple[set[str], dict[str, Any]]:
     """Put into the model what fits as it is, and return the names of the parameters that have come, and what is left.
 
-    `model` stands on the meta device; `stored` has slices as `safe_open` gives them, by their names in the files.
+    `model` stands on the meta device; `stored` has what gives a tensor for `[...]`, by its name in the files.
     """
     modules = dict(model.named_modules())
     wanted = dict(model.named_parameters(remove_duplicate=False))
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+
+    @cache
+    def rename(name: str) -> tuple[str, str | None]:
+        return rename_source_key(name, renamings, converters, model.base_model_prefix, wanted)
+
     placed: set[str] = set()
     left: dict[str, Any] = {}
     for name, part in stored.items():
-        renamed, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, wanted)
+        layer = _NUMBER.findall(name)
+        if len(layer) == 1:  # every layer is named like the first
+            renamed, pattern = rename(_NUMBER.sub("0", name))
+            renamed = _NUMBER.sub(layer[0], renamed)
+        else:
+            renamed, pattern = rename(name)
         targets = [renamed] if pattern is None else _targets_of_cut(renamed, pattern, converters)
         pieces = _pieces(part, [wanted[target] for target in targets if target in wanted])
         if len(pieces) != len(targets) or not targets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,24 +49,57 @@ def without_progress_bar() -> Iterator[None]:
 def stored_tensors(
     files: Sequence[str] | None, dtype: torch.dtype | None
 ) -> Iterator[tuple[dict[str, Any] | None, bool]]:
-    """Slices of all tensors, to be taken when they are asked for; and whether they are views of the mapped files.
+    """All tensors, as what gives a tensor for `[...]`; and whether they are views of the mapped files.
 
     Weights that keep their type live in the mapped pages and cost nothing more. Weights that change it would stand in
     memory twice, as the pages they were read from and as what became of them. Read instead of mapped, each is gone as
     soon as it is converted.
 
     Yields:
-        None for the slices where the files are not safetensors.
+        None for the tensors where the files are not safetensors.
     """
     if not files or dtype is None or not all(str(file).endswith(".safetensors") for file in files):
         yield None, False
         return
     with ExitStack() as stack:
         slices = _slices(stack, files, "mmap")
-        mapped = {_STORED.get(part.get_dtype(), dtype) for part in slices.values()} <= {dtype}
-        yield (slices if mapped else _slices(stack, files, "pread")), mapped
+        parts = [part for of_file in slices.values() for part in of_file.values()]
+        mapped = {_STORED.get(part.get_dtype(), dtype) for part in parts} <= {dtype}
+        if not mapped:
+            slices = _slices(stack, files, "pread")
+        tensors: dict[str, Any] = {}
+        for file, of_file in slices.items():
+            tensors |= _views(file, of_file) if mapped else of_file
+        yield tensors, mapped
 
 
-def _slices(stack: ExitStack, files: Sequence[str], backend: Literal["mmap", "pread"]) -> dict[str, Any]:
-    opened = [stack.enter_context(safe_open(file, framework="pt", backend=backend)) for file in files]
-    return {name: file.get_slice(name) for file in opened for name in file.keys()}  # noqa: SIM118
+def _slices(
+    stack: ExitStack, files: Sequence[str], backend: Literal["mmap", "pread"]
+) -> dict[str, dict[str, Any]]:
+    """By file and name, in the order in which they lie in the file."""
+    opened = {
+        file: stack.enter_context(safe_open(file, framework="pt", backend=backend)) for file in files
+    }
+    return {file: {name: it.get_slice(name) for name in it.offset_keys()} for file, it in opened.items()}
+
+
+def _views(file: str, slices: dict[str, Any]) -> dict[str, Any]:
+    """The same as tensors in one mapping of the whole file, which takes a third of the time of asking for each.
+
+    What a file ends with are its tensors, without gaps (safetensors' format; `safe_open` has checked it). Types that
+    are no weights, and tensors at an odd place, stay slices.
+    """
+    shapes = {name: part.get_shape() for name, part in slices.items()}
+    dtypes = {name: _STORED.get(part.get_dtype()) for name, part in slices.items()}
+    if None in dtypes.values():
+        return slices
+    whole = torch.from_file(file, shared=False, size=os.path.getsize(file), dtype=torch.uint8)
+    sizes = {name: math.prod(shapes[name]) * dtype.itemsize for name, dtype in dtypes.items() if dtype}
+    start = len(whole) - sum(sizes.values())
+    views: dict[str, Any] = {}
+    for name, dtype in dtypes.items():
+        end = start + sizes[name]
+        fits = start % dtype.itemsize == 0 and sizes[name]
+        views[name] = whole[start:end].view(dtype).view(shapes[name]) if fits else slices[name]
+        start = end
+    return views
