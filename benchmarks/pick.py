@@ -26,7 +26,8 @@ from figures import Figure, parser, report
 
 from molmo_ros.outcome import Code
 from molmo_ros.planning.obstacles import Box
-from molmo_ros.planning.pick_place import STAGES, PickOptions, PickPlace, PickReport
+from molmo_ros.planning.pick_options import PickOptions
+from molmo_ros.planning.pick_place import STAGES, PickPlace, PickReport
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.robot import load_robot
 from molmo_ros.planning.trajectory import JointLimits, Trajectory

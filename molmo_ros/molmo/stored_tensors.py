@@ -86,15 +86,15 @@ def _slices(
 def _views(file: str, slices: dict[str, Any]) -> dict[str, Any]:
     """The same as tensors in one mapping of the whole file, which takes a third of the time of asking for each.
 
-    What a file ends with are its tensors, without gaps (safetensors' format; `safe_open` has checked it). Types that
-    are no weights, and tensors at an odd place, stay slices.
+    What a file ends with are its tensors, without gaps (safetensors' format; `safe_open` has checked it). A file
+    with types that are no weights is left as it is, and so are tensors at odd places.
     """
-    shapes = {name: part.get_shape() for name, part in slices.items()}
-    dtypes = {name: _STORED.get(part.get_dtype()) for name, part in slices.items()}
-    if None in dtypes.values():
+    dtypes = {name: _STORED[part.get_dtype()] for name, part in slices.items() if part.get_dtype() in _STORED}
+    if len(dtypes) < len(slices):
         return slices
+    shapes = {name: part.get_shape() for name, part in slices.items()}
+    sizes = {name: math.prod(shapes[name]) * dtype.itemsize for name, dtype in dtypes.items()}
     whole = torch.from_file(file, shared=False, size=os.path.getsize(file), dtype=torch.uint8)
-    sizes = {name: math.prod(shapes[name]) * dtype.itemsize for name, dtype in dtypes.items() if dtype}
     start = len(whole) - sum(sizes.values())
     views: dict[str, Any] = {}
     for name, dtype in dtypes.items():

@@ -87,20 +87,21 @@ class GraphRobot:
 
     # ------------------------------------------------------------ seeing
 
-    def point(self, words: str) -> Pointed:
-        request = PointToTarget.Goal(target=words, camera=self._camera, dry_run=True)
+    def point(self, words: str, camera: str) -> Pointed:
+        request = PointToTarget.Goal(target=words, camera=self._name(camera), dry_run=True)
         request.timeout = duration(self._settings.pointing_timeout_s)
         reply = self._pointing.call(request, self._stop, timeout_s=self._settings.pointing_timeout_s + _LATE_S)
-        self.answers[words] = reply.targets
+        if camera == FAR:
+            self.answers[words] = reply.targets
         target = _usable(reply)
-        sight = self.look(FAR)
+        sight = self.look(camera)
         self._check_still_there(words, target, sight)
         point = Point2D(target.u, target.v, target.label, target.confidence, target.sigma_px, 0)
         return Pointed(sight, (point,))
 
     def look(self, camera: str) -> Sight:
         """A frame whose stamp is not before now."""
-        name = self._settings.wrist_camera if camera == NEAR else self._camera
+        name = self._name(camera)
         source, reader = self._eyes(name)
         asked_ns = self._clock.now().nanoseconds
         for _ in range(_MOST_FRAMES):
@@ -115,6 +116,9 @@ class GraphRobot:
             Code.STALE_FRAME,
             f"all images of {name} are stamped before they were asked for: the camera is late, or its clock is",
         )
+
+    def _name(self, camera: str) -> str:
+        return self._settings.wrist_camera if camera == NEAR else self._camera
 
     def _eyes(self, name: str) -> tuple[FrameSource, FrameReader]:
         if name not in self._cameras:

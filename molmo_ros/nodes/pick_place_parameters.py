@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from molmo_ros.nodes.parameter_table import Parameter, ParameterError, Value, fixed_example, fixed_page
-from molmo_ros.planning.pick_place import PickOptions
+from molmo_ros.planning.pick_options import PickOptions
 from molmo_ros.planning.task_words import EMPTY_SPOTS, PREPOSITIONS, PlaceWords
 from molmo_ros.planning.top_grasp import Fingers
 
@@ -75,6 +75,16 @@ PICK_PLACE_PARAMETERS: tuple[Parameter, ...] = (
         "wrist_camera",
         "",
         "The camera on the hand, which looks again from above before the grasp. Empty: there is none.",
+    ),
+    Parameter(
+        "ask_from_wrist",
+        True,
+        "Ask the model in the wrist camera's pictures too, for which the pointing node must know that camera by the "
+        "same name. What is not seen from afar is then looked for with the hand, and so is what the model does not "
+        "see from above where it saw it from afar.",
+    ),
+    Parameter(
+        "search_height_m", 0.38, "How high above the table the hand looks for things.", "m", (0.05, 2.0)
     ),
     Parameter("color_topic", "{camera}/color/image_raw", "Colour images; {camera} stands for the name."),
     Parameter("color_info_topic", "{camera}/color/camera_info", "Intrinsics of the colour camera."),
@@ -145,8 +155,14 @@ PICK_PLACE_PARAMETERS: tuple[Parameter, ...] = (
         list(EMPTY_SPOTS),
         "Words, whole, that mean an empty spot of the table, which geometry finds and no model is asked for.",
     ),
-    Parameter("reach_min_m", 0.32, "Empty spots are at least this far from the base.", "m", (0.0, 5.0)),
-    Parameter("reach_max_m", 0.62, "Empty spots are at most this far from the base.", "m", (0.0, 5.0)),
+    Parameter(
+        "reach_min_m",
+        0.32,
+        "Empty spots, and what the hand searches for, are at least this far from the base.",
+        "m",
+        (0.0, 5.0),
+    ),
+    Parameter("reach_max_m", 0.62, "And at most this far.", "m", (0.0, 5.0)),
 )
 
 
@@ -170,6 +186,8 @@ class PickPlaceParameters:
     gripper_timeout_s: float
     camera: str
     wrist_camera: str
+    ask_from_wrist: bool
+    search_height_m: float
     color_topic: str
     color_info_topic: str
     depth_topic: str
@@ -229,6 +247,8 @@ class PickPlaceParameters:
             table_z_m=self.table_height_m,
             tries=self.tries,
             uses_wrist=bool(self.wrist_camera),
+            asks_from_wrist=self.ask_from_wrist,
+            search_height_m=self.search_height_m,
             hover_m=self.hover_m,
             approach_m=self.approach_m,
             least_width_m=self.least_width_m,

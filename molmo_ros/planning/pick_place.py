@@ -4,10 +4,10 @@
     report = task.run("the red mug", place="the bowl")
 
 `point` at what is asked for and `look` at the answer, from afar and then from the hand above it, which is near and so
-sees better where the thing is; `plan` a grasp, `approach` it, `grasp`, `lift`, and `verify` by the fingers and by
-another look that the thing is held and gone from its place; `move` with it, `place` it, and `verify_place`. A grasp
-that failed is tried once more after a fresh look. Nothing moves without a checked plan, and a stop is obeyed in every
-stage.
+sees better where the thing is, and what (`find_thing`); `plan` a grasp, `approach` it, `grasp`, `lift`, and `verify`
+by the fingers and by another look that the thing is held and gone from its place; `move` with it, `place` it, and
+`verify_place`. A grasp that failed is tried once more after a fresh look. Nothing moves without a checked plan, and a
+stop is obeyed in every stage.
 
 What the robot is, is the business of a `PickRobot`: the simulated cell, or a ROS graph.
 """
@@ -21,22 +21,16 @@ import numpy as np
 
 from molmo_ros.geometry.locate import Located
 from molmo_ros.outcome import Code, Outcome, PointingError
+from molmo_ros.planning.find_thing import NOT_SEEN, Found, ThingFinder, is_at
 from molmo_ros.planning.free_spot import free_spots
 from molmo_ros.planning.motion import HeldBox, Motion
 from molmo_ros.planning.obstacles import Voxels, free_to_rest, voxels_from_points, without_target
-from molmo_ros.planning.pick_robot import FAR, NEAR, PickRobot
-from molmo_ros.planning.seen_thing import (
-    OWN_MARGIN_M,
-    SeenThing,
-    has_arrived,
-    located_in,
-    still_stands,
-    thing_at,
-    within,
-)
-from molmo_ros.planning.table_view import TableView, height_of, level_view
+from molmo_ros.planning.pick_options import PickOptions
+from molmo_ros.planning.pick_robot import FAR, PickRobot
+from molmo_ros.planning.seen_thing import OWN_MARGIN_M, SeenThing, has_arrived, still_stands
+from molmo_ros.planning.table_view import TableView, height_of
 from molmo_ros.planning.task_words import EmptySpot
-from molmo_ros.planning.top_grasp import Fingers, TopGrasp, top_grasps
+from molmo_ros.planning.top_grasp import TopGrasp, top_grasps
 
 #: In their order; a task without a place ends after `verify`.
 STAGES = (
@@ -45,45 +39,21 @@ STAGES = (
 )
 
 
-@dataclass(frozen=True)
-class PickOptions:
-    """How picks are made (metres). `table_z_m`: height of the table in the base frame. `tries`: grasps at most.
-    `uses_wrist`: look again from above before the grasp. `reach_m`: where empty spots are looked for, as distances
-    from the base."""
-
-    table_z_m: float = 0.0
-    tries: int = 2
-    uses_wrist: bool = True
-    hover_m: float = 0.14
-    approach_m: float = 0.10
-    # Things that the fingers close to less than this are not there.
-    least_width_m: float = 0.003
-    voxel_m: float = 0.015
-    reach_m: tuple[float, float] = (0.32, 0.62)
-    # With a larger share of the picture hidden by the arm, what is not found may just not be seen.
-    most_hidden: float = 0.10
-    fingers: Fingers = field(default_factory=Fingers)
-
-
 # Ways to close that are planned to, best first, and postures tried for each.
 _MOST_GRASPS = 10
 _ATTEMPTS_PER_GRASP = 6
-_HOVER_ATTEMPTS = 24
 _PLACE_ATTEMPTS = 48
-# A thing is looked for this far from where it was seen from afar.
-_MOVED_M = 0.03
 # What is put down is let go this far above what it is put on: the table, or a thing that depth shows less well.
 _ABOVE_TABLE_M, _ABOVE_THING_M = 0.004, 0.010
 # When the fingers let go they open by so much more than the thing is wide; beside it is room for one finger.
 _LET_GO_M = 0.03
 _SPOT_MARGIN_M = 0.02
-_HIDDEN_STRIDE = 8
 # After these the arm may still be moved away: nothing is wrong with it.
 _NOT_THE_ARM = (
+    *NOT_SEEN,
     *(Code.NO_FRAME, Code.STALE_FRAME, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH, Code.TF_UNAVAILABLE, Code.TOO_WIDE),
     *(Code.UNREACHABLE, Code.BLOCKED, Code.PLANNING_FAILED),
 )
-_IF_HIDDEN = (Code.NOT_FOUND, Code.UNPARSEABLE, Code.LOW_CONFIDENCE, Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH)
 
 
 @dataclass(eq=False)
@@ -115,7 +85,10 @@ class PickPlace:
     ) -> None:
         self._robot, self._options = robot, options
         self._report, self._stop = report, stop
+        self._eyes = ThingFinder(robot, options, self._move)
+        self._standing_N3 = np.zeros((0, 3))
         self._around: Voxels | None = None
+        self._has_moved = False
         # While the hand is down among the things, it leaves the way that it came.
         self._is_low = False
 
@@ -127,7 +100,7 @@ class PickPlace:
         and where."""
         done = PickReport()
         try:
-            self._home = self._robot.joints()
+            self._home, self._has_moved = self._robot.joints(), False
             self._run(words, place, dry_run, done)
         except PointingError as error:
             done.outcome = error.outcome
@@ -146,7 +119,8 @@ class PickPlace:
             except PointingError as error:
                 done.notes.append(f"try {done.tries}: {error.outcome.message}")
                 failed_grasp = error.outcome.code == Code.GRASP_FAILED
-                if failed_grasp or (done.stage in ("look", "plan") and error.outcome.code in _NOT_THE_ARM):
+                is_above = self._has_moved and done.stage in ("point", "look", "plan")
+                if failed_grasp or (is_above and error.outcome.code in _NOT_THE_ARM):
                     self._let_go(done)
                 if not failed_grasp or done.tries >= self._options.tries:
                     raise
@@ -157,13 +131,13 @@ class PickPlace:
     def _pick(self, words: str, dry_run: bool, done: PickReport) -> tuple[TableView, SeenThing]:
         """The table as it was before, and the thing as it was just before it was lifted."""
         self._enter("point", done)
-        before, located, thing = self._pointed_at(words)
-        done.seen = (located,)
+        before, found = self._found(words, dry_run)
+        done.seen = (found.located,)
         self._enter("look", done)
-        self._see(before, thing)
-        view = before
+        self._pass_by(found.thing.seen_too(before))
+        view, thing = before, found.thing
         if self._options.uses_wrist and not dry_run:
-            view, thing = self._from_above(thing, done)
+            view, thing = self._looked_at(words, before, found, done)
         self._enter("plan", done)
         grasp, motion = self._planned_grasp(view, thing)
         done.grasp = grasp.T_base_grasp
@@ -186,6 +160,59 @@ class PickPlace:
         self._enter("verify", done)
         self._check_gone(thing, done)
         return before, thing
+
+    def _found(self, words: str, dry_run: bool) -> tuple[TableView, Found]:
+        """The table as it is, and the thing, seen from afar or else by the hand."""
+        try:
+            found = self._eyes.point(words)
+        except PointingError as error:
+            searches = self._options.uses_wrist and self._options.asks_from_wrist and not dry_run
+            if not searches or error.outcome.code not in NOT_SEEN:
+                raise
+            before = self._eyes.view(FAR)
+            self._see(before)
+            self._pass_by(None)
+            by_hand = self._eyes.search(words, self._around)
+            if by_hand is None:
+                raise PointingError(
+                    error.outcome.code, f"{error.outcome.message}, neither from afar nor from the hand"
+                ) from error
+            return before, by_hand
+        self._see(found.view)
+        return found.view, found
+
+    def _looked_at(
+        self, words: str, before: TableView, found: Found, done: PickReport
+    ) -> tuple[TableView, SeenThing]:
+        """The thing from above it. Where the model does not see there what it was asked for, it may be another that
+        is meant: one that the hand finds elsewhere, and that is what it was asked for from above as well."""
+        view, thing = self._eyes.from_above(found.thing, self._around)
+        moved_m = float(np.hypot(*(thing.middle_base - found.thing.middle_base)[:2]))
+        done.notes.append(f"seen from above it is {1e3 * moved_m:.0f} mm from where it was seen before")
+        if not self._options.asks_from_wrist or self._eyes.points_at(words, thing):
+            return view, thing
+        if found.view is not before:
+            if self._eyes.is_named(words, thing, self._around):
+                return view, thing
+            raise PointingError(
+                Code.NOT_FOUND, f"the model sees no {words!r} from afar, nor above what it took for it from the hand"
+            )
+        other = self._eyes.search(words, self._around)
+        if other is not None and not is_at(thing, other.thing.middle_base):
+            self._pass_by(other.thing.seen_too(before))
+            closer = self._eyes.from_above(other.thing, self._around)
+            if self._eyes.is_named(words, closer[1], self._around):
+                done.seen = (other.located,)
+                done.notes.append(f"from above, another thing is {words!r}: that is taken")
+                return closer
+            (x, y), (a, b) = thing.middle_base[:2], closer[1].middle_base[:2]
+            raise PointingError(
+                Code.LOW_CONFIDENCE,
+                f"from afar the model takes the thing at ({x:.2f}, {y:.2f}) m for {words!r}, from the hand the one at "
+                f"({a:.2f}, {b:.2f}) m, and from above neither: name it otherwise, or let it stand more freely",
+            )
+        done.notes.append(f"from above the model sees no {words!r}: taken all the same")
+        return view, thing
 
     def _planned_grasp(self, view: TableView, thing: SeenThing) -> tuple[TopGrasp, Motion]:
         """The best grasp that can be reached, and the motion to it."""
@@ -235,7 +262,7 @@ class PickPlace:
     def _check_gone(self, thing: SeenThing, done: PickReport) -> None:
         """The place that it was taken from is empty, as far as the camera sees it past the arm."""
         try:
-            points = self._points_beside_arm(self._view(FAR))
+            points = self._points_beside_arm(self._eyes.view(FAR))
         except PointingError as error:
             if error.outcome.code not in (Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH):
                 raise
@@ -277,6 +304,10 @@ class PickPlace:
                 attempts=max(_PLACE_ATTEMPTS, 2 * len(goals)),
             )
         )
+        if self._robot.grip(0.0) < self._options.least_width_m:
+            raise PointingError(
+                Code.GRASP_FAILED, "on the way it slipped out of the fingers, and lies where it fell"
+            )
         done.place_base = self._foot_under(thing, done.grasp, held)
         self._withdraw(self._released(done))
         self._enter("verify_place", done)
@@ -287,14 +318,15 @@ class PickPlace:
     ) -> tuple[TableView, list[np.ndarray]]:
         """The table with the thing in the hand, and points (3,) for its foot."""
         if isinstance(place, EmptySpot):
-            view = self._view(FAR)
+            view = self._eyes.view(FAR)
             fingers = self._options.fingers
             hand_m = (done.width_m + _LET_GO_M) / 2 + fingers.thickness_m
             radius_m = max(thing.extent_m / 2, hand_m) + _SPOT_MARGIN_M
             spots = free_spots(view, radius_m, self._options.reach_m)
             return view, [_foot(spot[:2], spot[2] + _ABOVE_TABLE_M) for spot in spots]
-        view, located, on = self._pointed_at(place)
-        done.place_seen = (located,)
+        found = self._eyes.point(place)
+        view, on = found.view, found.thing
+        done.place_seen = (found.located,)
         # What is pointed at may be the floor of a bowl, whose rim the thing in the hand must clear too.
         radius_m = (thing.extent_m + self._options.voxel_m) / 2
         height_m = max(
@@ -325,7 +357,7 @@ class PickPlace:
 
     def _check_arrived(self, before: TableView, thing: SeenThing, done: PickReport) -> None:
         assert done.place_base is not None
-        after = self._points_beside_arm(self._view(FAR))
+        after = self._points_beside_arm(self._eyes.view(FAR))
         there = has_arrived(self._points_beside_arm(before), after, done.place_base, thing)
         if there is None:
             done.notes.append("the place is hidden: what was put there is not seen")
@@ -338,72 +370,17 @@ class PickPlace:
 
     # ------------------------------------------------------------ seeing
 
-    def _view(self, camera: str) -> TableView:
-        return level_view(self._robot.look(camera), self._options.table_z_m)
-
-    def _pointed_at(self, words: str) -> tuple[TableView, Located, SeenThing]:
-        """What the words name, as it is seen from afar."""
-        try:
-            pointed = self._robot.point(words)
-            if not pointed.points:
-                raise PointingError(Code.NOT_FOUND, f"the model sees no {words!r}")
-            view = level_view(pointed.sight, self._options.table_z_m)
-            located = located_in(view, pointed.points[0])
-            if self._robot.on_arm(located.position_base_m[None])[0]:
-                raise PointingError(Code.NOT_FOUND, f"for {words!r} the model points at the arm itself")
-            return view, located, thing_at(view, located)
-        except PointingError as error:
-            if error.outcome.code in _IF_HIDDEN:
-                self._check_not_hidden(error)
-            raise
-
-    def _check_not_hidden(self, error: PointingError) -> None:
-        """Before what is not found is called not there: is it the arm that is in the way?"""
-        sight = self._robot.look(FAR)
-        depth_m = sight.frame.depth_m
-        if depth_m is None:
-            return
-        v, u = np.mgrid[0 : depth_m.shape[0] : _HIDDEN_STRIDE, 0 : depth_m.shape[1] : _HIDDEN_STRIDE]
-        z = depth_m[v, u].ravel()
-        seen = np.isfinite(z)
-        if not seen.any():
-            return
-        points = sight.frame.camera.deproject(np.column_stack([u.ravel()[seen], v.ravel()[seen]]), z[seen])
-        points = points @ sight.T_base_camera[:3, :3].T + sight.T_base_camera[:3, 3]
-        hidden = float(self._robot.on_arm(points).mean())
-        if hidden > self._options.most_hidden:
-            raise PointingError(
-                Code.BLOCKED,
-                f"the arm itself hides {100 * hidden:.0f} % of the picture; move it out of the camera's view "
-                f"(without it: {error.outcome.message})",
-            ) from error
-
-    def _from_above(self, thing: SeenThing, done: PickReport) -> tuple[TableView, SeenThing]:
-        """The same thing, seen from the hand above it."""
-        hovers = []
-        for turn in np.arange(8) * np.pi / 4:
-            T = np.eye(4)
-            c, s = np.cos(turn), np.sin(turn)
-            T[:3, :3] = np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
-            T[:3, 3] = thing.middle_base + [0.0, 0.0, self._options.hover_m]
-            hovers.append(T)
-        self._move(Motion(tuple(hovers), around=self._around, attempts=_HOVER_ATTEMPTS))
-        view = self._view(NEAR)
-        reach_m = thing.extent_m / 2 + _MOVED_M
-        own = view.thing_near(thing.middle_base, reach_m)
-        if own is None:
-            raise PointingError(Code.GRASP_FAILED, "seen from above, it is not where it was: it was moved")
-        refined = SeenThing.of(within(own, thing.middle_base, reach_m), self._options.table_z_m)
-        moved = float(np.hypot(*(refined.middle_base - thing.middle_base)[:2]))
-        done.notes.append(f"seen from above it is {1e3 * moved:.0f} mm from where it was seen from afar")
-        return view, refined
-
-    def _see(self, view: TableView, thing: SeenThing) -> None:
-        """What stands around becomes obstacles, without the arm and the thing itself."""
+    def _see(self, view: TableView) -> None:
+        """What stands around, without the arm as it is now."""
         points = view.standing_points()
-        points = points[~self._robot.on_arm(points)]
-        others = without_target(points, thing.own_base_N3, OWN_MARGIN_M)
-        self._around = voxels_from_points(others, self._options.voxel_m)
+        self._standing_N3 = points[~self._robot.on_arm(points)]
+
+    def _pass_by(self, thing: SeenThing | None) -> None:
+        """What stands around becomes obstacles, without the thing that is gone for."""
+        points = self._standing_N3
+        if thing is not None:
+            points = without_target(points, thing.own_base_N3, OWN_MARGIN_M)
+        self._around = voxels_from_points(points, self._options.voxel_m)
 
     def _points_beside_arm(self, view: TableView) -> np.ndarray:
         points = view.points_base().reshape(-1, 3)
@@ -424,6 +401,7 @@ class PickPlace:
 
     def _move(self, motion: Motion) -> None:
         self._obey()
+        self._has_moved = True
         self._robot.move(motion)
 
     def _back(self, opening_m: float) -> None:

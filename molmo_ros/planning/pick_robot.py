@@ -15,13 +15,13 @@ from molmo_ros.planning.motion import Motion
 from molmo_ros.planning.table_view import Sight
 from molmo_ros.pointing.point import Point2D
 
-#: The camera that stands, which is pointed in, and the one on the hand.
+#: The camera that stands and the one on the hand.
 FAR, NEAR = "camera", "wrist"
 
 
 @dataclass(frozen=True, eq=False)
 class Pointed:
-    """A look of the standing camera, and where in it the words point (nowhere: no points)."""
+    """A look, and where in it the words point (nowhere: no points)."""
 
     sight: Sight
     points: tuple[Point2D, ...]
@@ -30,8 +30,8 @@ class Pointed:
 class PickRobot(Protocol):
     """Every method may raise PointingError with the outcome of the whole task."""
 
-    def point(self, words: str) -> Pointed:
-        """Ask the model, and look at its answer."""
+    def point(self, words: str, camera: str) -> Pointed:
+        """Ask the model about a picture of `FAR` or `NEAR`, and look at its answer."""
 
     def look(self, camera: str) -> Sight:
         """A frame of now, from `FAR` or `NEAR`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ _CELL_M = 0.006
 # A cell belongs to what was put down when it rose by this share of the thing's height, and so many cells, as a
 # share of the square around the thing, make a thing.
 _RISEN_SHARE = 0.35
+_SEEN_SHARE = 0.5
 _THING_SHARE = 0.08
 
 
@@ -45,6 +46,16 @@ class SeenThing:
         low, high = np.percentile(upper[:, :2], 2, axis=0), np.percentile(upper[:, :2], 98, axis=0)
         middle = np.array([*(low + high) / 2, top])
         return cls(own_base_N3, middle, top - table_z_m, float(np.hypot(*(high - low))))
+
+    def seen_too(self, view: TableView) -> SeenThing:
+        """With what another view shows of it: from above a thing hides its own sides."""
+        reach_m = self.extent_m / 2 + OWN_MARGIN_M
+        more = view.thing_near(self.middle_base, reach_m)
+        if more is None:
+            return self
+        return replace(
+            self, own_base_N3=np.concatenate([self.own_base_N3, within(more, self.middle_base, reach_m)])
+        )
 
     def held_at(self, T_base_tool: np.ndarray, table_z_m: float) -> HeldBox:
         """The box that the hand carries once it has closed around the thing at this pose."""
@@ -107,7 +118,10 @@ def has_arrived(
     low, high = (_heights(points, place_base, half_m) for points in (before_N3, after_N3))
     rise = high - low
     seen = np.isfinite(rise)
-    if seen.sum() < max(_FEWEST_CELLS, 0.3 * rise.size):
+    # Where it stands itself: what lies around may be seen well, and this beyond the picture's edge.
+    across = np.arange(len(rise)) - (len(rise) - 1) / 2
+    own = np.hypot(across[:, None], across) * _CELL_M < thing.extent_m / 2
+    if seen.sum() < max(_FEWEST_CELLS, 0.3 * rise.size) or seen[own].mean() < _SEEN_SHARE:
         return None
     risen_m2 = float((rise[seen] > _RISEN_SHARE * thing.height_m).sum()) * _CELL_M**2
     return risen_m2 > _THING_SHARE * thing.extent_m**2

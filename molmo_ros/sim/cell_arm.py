@@ -75,8 +75,8 @@ class CellArm:
         mounting = mounting or MountingError()
         self._T_true_said = {name: mounting.drawn(self._rng) for name in (FAR, NEAR)}
 
-    def point(self, words: str) -> Pointed:
-        sight = self.look(FAR)
+    def point(self, words: str, camera: str) -> Pointed:
+        sight = self.look(camera)
         return Pointed(sight, self._pointing(sight.frame.color_HW3, words))
 
     def look(self, camera: str) -> Sight:

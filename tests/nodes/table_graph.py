@@ -135,7 +135,7 @@ class TaskCaller:
         self.planner = self.start_planner()
         self.task = self._start(
             "pick_place_node",
-            *["wrist_camera:=wrist_camera", "frame_timeout_s:=20.0", "tf_timeout_s:=5.0"],
+            *["wrist_camera:=wrist_camera", "ask_from_wrist:=false", "frame_timeout_s:=20.0", "tf_timeout_s:=5.0"],
             *["max_state_age_s:=5.0", "max_frame_age_s:=5.0", "planner_silence_s:=8.0"],
         )
         self.node = graph.node("task_caller")

@@ -14,7 +14,7 @@ from molmo_ros.nodes.pick_place_parameters import (
     as_example,
     as_markdown,
 )
-from molmo_ros.planning.pick_place import PickOptions
+from molmo_ros.planning.pick_options import PickOptions
 from molmo_ros.planning.task_words import PlaceWords
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ import pytest
 from molmo_ros.outcome import Code, Outcome
 from molmo_ros.planning.motion import Motion
 from molmo_ros.planning.obstacles import Box
-from molmo_ros.planning.pick_place import STAGES, PickOptions, PickPlace, PickReport
+from molmo_ros.planning.pick_options import PickOptions
+from molmo_ros.planning.pick_place import STAGES, PickPlace, PickReport
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.robot import load_robot
 from molmo_ros.planning.table_view import level_view
@@ -69,7 +70,7 @@ class Setting:
     def task(
         self, stop: Callable[[], str] = lambda: "", report: Callable[[PickReport], None] = lambda _: None
     ) -> PickPlace:
-        return PickPlace(self.arm, PickOptions(), stop=stop, report=report)
+        return PickPlace(self.arm, PickOptions(asks_from_wrist=False), stop=stop, report=report)
 
     def cube_at(self) -> np.ndarray:
         return self.cell.physics.objects()[self.cube.id - 1][:3, 3]
@@ -209,6 +210,19 @@ def test_what_is_taken_away_after_it_was_put_down_is_missed(setting: Setting) ->
     assert done.outcome.code == Code.EXECUTION_FAILED
     assert done.stage == "verify_place"
     assert "nothing new" in done.outcome.message
+
+
+def test_what_slips_out_on_the_way_is_said_to_lie_where_it_fell(setting: Setting) -> None:
+    grip, stages = setting.arm.grip, ["point"]
+
+    def slipped(opening_m: float) -> float:
+        return 0.0 if stages[-1] == "place" and opening_m == 0.0 else grip(opening_m)
+
+    setting.arm.grip = slipped  # type: ignore[method-assign]
+    task = setting.task(report=lambda report: stages.append(report.stage))
+    done = task.run("black cube", np.array([0.45, 0.12, 0.0]))
+    assert done.outcome.code == Code.GRASP_FAILED and done.stage == "place"
+    assert "on the way" in done.outcome.message
 
 
 def test_the_wrong_thing_is_set_down_where_it_was_before_the_next_try(
