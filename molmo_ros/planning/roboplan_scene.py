@@ -195,16 +195,11 @@ class RoboplanScene:
 
     def first_collision(self, positions: np.ndarray) -> np.ndarray | None:
         """The first colliding posture along samples (N, D), with steps between them filled in; None if free."""
-        steps = np.abs(np.diff(positions, axis=0)).max(axis=1, initial=0.0)
-        if self.collides(positions[0]):
-            return np.asarray(positions[0])
-        for i, step in enumerate(steps):
-            pieces = max(int(np.ceil(step / CHECK_STEP_RAD)), 1)
-            for piece in range(1, pieces + 1):
-                joints = positions[i] + (positions[i + 1] - positions[i]) * (piece / pieces)
-                if self.collides(joints):
-                    return np.asarray(joints)
-        return None
+        samples = _filled_in(positions)
+        full = np.tile(self._resting, (len(samples), 1))
+        full[:, self._columns] = samples
+        collides = self._scene.hasCollisions
+        return next((joints for joints, all_ in zip(samples, full, strict=True) if collides(all_)), None)
 
     def contacts(self, joints: np.ndarray) -> list[str]:
         """What touches what at a posture, in words: "fr3_hand touches table"."""
@@ -321,7 +316,7 @@ class RoboplanScene:
     def _within_limits(self, found: core.JointTrajectory, speed_scale: float) -> Trajectory:
         columns = [list(found.joint_names).index(name) for name in self.limits.names]
         positions, velocities, accelerations = (
-            np.array(samples)[:, columns]
+            np.concatenate(samples).reshape(len(samples), -1)[:, columns]
             for samples in (found.positions, found.velocities, found.accelerations)
         )
         trajectory = from_samples(self.limits.names, found.times, positions, velocities, accelerations)
@@ -432,6 +427,16 @@ class RoboplanScene:
             if not scene.hasCollisions(full):
                 return link
         return "the arm"
+
+
+def _filled_in(positions: np.ndarray) -> np.ndarray:
+    """Samples (N, D) with postures between them, so that no joint moves further than `CHECK_STEP_RAD` at once."""
+    moves = np.diff(positions, axis=0)
+    pieces = np.maximum(np.ceil(np.abs(moves).max(axis=1, initial=0.0) / CHECK_STEP_RAD).astype(int), 1)
+    of = np.repeat(np.arange(len(moves)), pieces)
+    piece = np.arange(1, len(of) + 1) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    between = positions[of] + moves[of] * (piece / pieces[of])[:, None]
+    return np.concatenate([positions[:1], between])
 
 
 def _link(joint: ElementTree.Element, end: str) -> str:

@@ -21,6 +21,8 @@ _UNKNOWN_REACH_M = 0.05
 _FEWEST_POINTS = 30
 _FEWEST_CELLS = 12
 _CELL_M = 0.006
+# A thing lower than this is looked at whole.
+_LOW_M = 0.03
 # A cell belongs to what was put down when it rose by this share of the thing's height, and so many cells, as a
 # share of the square around the thing, make a thing.
 _RISEN_SHARE = 0.35
@@ -42,7 +44,8 @@ class SeenThing:
     def of(cls, own_base_N3: np.ndarray, table_z_m: float) -> SeenThing:
         """From its points, seen from above."""
         top = float(np.percentile(own_base_N3[:, 2], 98))
-        upper = own_base_N3[own_base_N3[:, 2] > top - 0.4 * max(top - table_z_m, 0.01)]
+        # Of a tall thing a view from aside shows flanks; a low one may be thick at one end only.
+        upper = own_base_N3[own_base_N3[:, 2] > top - max(0.4 * (top - table_z_m), _LOW_M)]
         low, high = np.percentile(upper[:, :2], 2, axis=0), np.percentile(upper[:, :2], 98, axis=0)
         middle = np.array([*(low + high) / 2, top])
         return cls(own_base_N3, middle, top - table_z_m, float(np.hypot(*(high - low))))
@@ -121,10 +124,11 @@ def has_arrived(
     # Where it stands itself: what lies around may be seen well, and this beyond the picture's edge.
     across = np.arange(len(rise)) - (len(rise) - 1) / 2
     own = np.hypot(across[:, None], across) * _CELL_M < thing.extent_m / 2
-    if seen.sum() < max(_FEWEST_CELLS, 0.3 * rise.size) or seen[own].mean() < _SEEN_SHARE:
+    own_seen = float(seen[own].mean())
+    if seen.sum() < max(_FEWEST_CELLS, 0.3 * rise.size) or own_seen < _SEEN_SHARE:
         return None
     risen_m2 = float((rise[seen] > _RISEN_SHARE * thing.height_m).sum()) * _CELL_M**2
-    return risen_m2 > _THING_SHARE * thing.extent_m**2
+    return risen_m2 > _THING_SHARE * own_seen * thing.extent_m**2
 
 
 def _heights(points_N3: np.ndarray, place_base: np.ndarray, half_m: float) -> np.ndarray:
