@@ -77,7 +77,7 @@ class GraphRobot:
         )
         self._stop: Callable[[], str] = lambda: ""
         self._camera = settings.camera
-        #: What the pointing node answered in this task, by the words.
+        #: What the pointing node answered in this task, by the words; from afar, or from the hand if it saw nothing.
         self.answers: dict[str, TargetArray] = {}
 
     def begin(self, camera: str, stop: Callable[[], str]) -> None:
@@ -91,7 +91,8 @@ class GraphRobot:
         request = PointToTarget.Goal(target=words, camera=self._name(camera), dry_run=True)
         request.timeout = duration(self._settings.pointing_timeout_s)
         reply = self._pointing.call(request, self._stop, timeout_s=self._settings.pointing_timeout_s + _LATE_S)
-        if camera == FAR:
+        known = self.answers.get(words)
+        if camera == FAR or known is None or not known.targets:
             self.answers[words] = reply.targets
         target = _usable(reply)
         sight = self.look(camera)
