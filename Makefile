@@ -19,7 +19,7 @@ demo-live: ## the same, but stay up for your own words, typed or by tools/ask "t
 	@tools/run python tools/demo.py --live
 
 test: lint ## lint, then all tests on a real ROS graph
-	@tools/run env $(ON_A_GRAPH) python -m pytest -n 2 --dist loadfile
+	@tools/run env $(ON_A_GRAPH) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 smoke: ## the tests that would break first on another ROS: make smoke ROS_DISTRO=jazzy
 	@tools/run env $(ON_A_GRAPH) python -m pytest $(SMOKE)
