@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from molmo_ros.planning.obstacles import Box
 from molmo_ros.planning.roboplan_scene import RoboplanScene
 from molmo_ros.planning.robot import load_robot
+from molmo_ros.sim.robot_cell import RobotCell
+from molmo_ros.sim.scene import SceneRecipe
+from molmo_ros.sim.worlds import FIRST
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +32,15 @@ def fr3(fr3_on_a_table: RoboplanScene) -> RoboplanScene:
 @pytest.fixture
 def ready(fr3: RoboplanScene) -> np.ndarray:
     return np.array(fr3.robot.ready_rad)
+
+
+@pytest.fixture(scope="module")
+def cell() -> Iterator[RobotCell]:
+    ours = RobotCell((640, 480), SceneRecipe(world=FIRST))
+    yield ours
+    ours.close()
+
+
+@pytest.fixture(scope="module")
+def planning() -> RoboplanScene:
+    return RoboplanScene(load_robot("fr3"))

@@ -6,8 +6,6 @@ its physics are real.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -17,12 +15,9 @@ from molmo_ros.planning.pick_options import PickOptions
 from molmo_ros.planning.pick_place import PickPlace, PickReport
 from molmo_ros.planning.pick_robot import FAR, Pointed
 from molmo_ros.planning.roboplan_scene import RoboplanScene
-from molmo_ros.planning.robot import load_robot
 from molmo_ros.pointing.point import Point2D
 from molmo_ros.sim.cell_arm import CellArm, MountingError
 from molmo_ros.sim.robot_cell import RobotCell
-from molmo_ros.sim.scene import SceneRecipe
-from molmo_ros.sim.worlds import FIRST
 
 pytestmark = pytest.mark.slow
 
@@ -31,18 +26,6 @@ TABLE = Box.upright("table", (1.36, 1.7, 0.04), (0.40, 0.0, -0.0225))
 MOUNTING = MountingError(0.005, np.radians(1.0))
 #: Below this height the hand looks at one thing, above it at the table.
 ON_HIGH_M = 0.30
-
-
-@pytest.fixture(scope="module")
-def cell() -> Iterator[RobotCell]:
-    ours = RobotCell((640, 480), SceneRecipe(world=FIRST))
-    yield ours
-    ours.close()
-
-
-@pytest.fixture(scope="module")
-def planning() -> RoboplanScene:
-    return RoboplanScene(load_robot("fr3"))
 
 
 class ScriptedArm(CellArm):

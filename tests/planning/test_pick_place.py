@@ -6,7 +6,7 @@ the real thing: noisy depth, cameras off by 5 mm and 1 degree, physics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,6 @@ from molmo_ros.planning.obstacles import Box
 from molmo_ros.planning.pick_options import PickOptions
 from molmo_ros.planning.pick_place import STAGES, PickPlace, PickReport
 from molmo_ros.planning.roboplan_scene import RoboplanScene
-from molmo_ros.planning.robot import load_robot
 from molmo_ros.planning.table_view import level_view
 from molmo_ros.planning.task_words import EmptySpot
 from molmo_ros.planning.trajectory import Trajectory
@@ -26,27 +25,13 @@ from molmo_ros.pointing.point import Point2D
 from molmo_ros.sim.cell_arm import CellArm, MountingError
 from molmo_ros.sim.physics import unwanted
 from molmo_ros.sim.robot_cell import RobotCell
-from molmo_ros.sim.scene import SceneRecipe
 from molmo_ros.sim.truth import scene_truth
-from molmo_ros.sim.worlds import FIRST
 
 pytestmark = pytest.mark.slow
 
 SEED = 101  # a black cube stands alone at (0.40, 0.30)
 TABLE = Box.upright("table", (1.36, 1.7, 0.04), (0.40, 0.0, -0.0225))
 MOUNTING = MountingError(0.005, np.radians(1.0))
-
-
-@pytest.fixture(scope="module")
-def cell() -> Iterator[RobotCell]:
-    ours = RobotCell((640, 480), SceneRecipe(world=FIRST))
-    yield ours
-    ours.close()
-
-
-@pytest.fixture(scope="module")
-def planning() -> RoboplanScene:
-    return RoboplanScene(load_robot("fr3"))
 
 
 class Setting:
