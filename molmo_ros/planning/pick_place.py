@@ -6,8 +6,8 @@
 `point` at what is asked for and `look` at the answer, from afar and then from the hand above it, which is near and so
 sees better where the thing is, and what (`find_thing`); `plan` a grasp, `approach` it, `grasp`, `lift`, and `verify`
 by the fingers and by another look that the thing is held and gone from its place; `move` with it, `place` it, and
-`verify_place`. A grasp that failed is tried once more after a fresh look. Nothing moves without a checked plan, and a
-stop is obeyed in every stage.
+`verify_place`. A grasp that failed, if only on the way, is tried once more after a fresh look. Nothing moves without a
+checked plan, and a stop is obeyed in every stage.
 
 What the robot is, is the business of a `PickRobot`: the simulated cell, or a ROS graph.
 """
@@ -115,6 +115,8 @@ class PickPlace:
             done.tries += 1
             try:
                 before, thing = self._pick(words, dry_run, done)
+                if not dry_run and place is not None:
+                    self._place(place, before, thing, done)
                 break
             except PointingError as error:
                 done.notes.append(f"try {done.tries}: {error.outcome.message}")
@@ -124,8 +126,6 @@ class PickPlace:
                     self._let_go(done)
                 if not failed_grasp or done.tries >= self._options.tries:
                     raise
-        if not dry_run and place is not None:
-            self._place(place, before, thing, done)
         self._enter("done", done)
 
     def _pick(self, words: str, dry_run: bool, done: PickReport) -> tuple[TableView, SeenThing]:
@@ -304,14 +304,11 @@ class PickPlace:
                 attempts=max(_PLACE_ATTEMPTS, 2 * len(goals)),
             )
         )
-        if self._robot.grip(0.0) < self._options.least_width_m:
-            raise PointingError(
-                Code.GRASP_FAILED, "on the way it slipped out of the fingers, and lies where it fell"
-            )
+        slipped = self._robot.grip(0.0) < self._options.least_width_m
         done.place_base = self._foot_under(thing, done.grasp, held)
         self._withdraw(self._released(done))
         self._enter("verify_place", done)
-        self._check_arrived(before, thing, done)
+        self._check_arrived(before, thing, slipped, done)
 
     def _places_seen(
         self, place: str | EmptySpot, thing: SeenThing, done: PickReport
@@ -355,11 +352,20 @@ class PickPlace:
         aside = tool[:3, :3] @ [held.centre_goal_m[0], held.centre_goal_m[1], 0.0]
         return _foot((tool[:3, 3] + aside)[:2], float(tool[2, 3] - (grasp[2, 3] - self._options.table_z_m)))
 
-    def _check_arrived(self, before: TableView, thing: SeenThing, done: PickReport) -> None:
+    def _check_arrived(self, before: TableView, thing: SeenThing, slipped: bool, done: PickReport) -> None:
+        """The thing stands at its place. What slipped out on the way may have fallen where it was to go; unless it is
+        seen there, the grasp has failed."""
         assert done.place_base is not None
         after = self._points_beside_arm(self._eyes.view(FAR))
         there = has_arrived(self._points_beside_arm(before), after, done.place_base, thing)
-        if there is None:
+        if slipped and not there:
+            done.place_base = None
+            raise PointingError(
+                Code.GRASP_FAILED, "on the way it slipped out of the fingers, and lies where it fell"
+            )
+        if slipped:
+            done.notes.append("it slipped out of the fingers, and fell where it was to go")
+        elif there is None:
             done.notes.append("the place is hidden: what was put there is not seen")
         elif not there:
             x, y, z = done.place_base

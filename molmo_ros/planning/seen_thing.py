@@ -88,6 +88,10 @@ def thing_at(view: TableView, located: Located) -> SeenThing:
         if np.hypot(*(top - middle)[:2]) < half + OWN_MARGIN_M:
             middle, reach = top, half
     own = view.thing_near(middle, reach + OWN_MARGIN_M)
+    if own is None and reach < _UNKNOWN_REACH_M:
+        # An unevenness where a bowl's floor was pointed at is not the thing.
+        middle, reach = np.array(located.position_base_m), _UNKNOWN_REACH_M
+        own = view.thing_near(middle, reach + OWN_MARGIN_M)
     if own is None:
         raise PointingError(
             Code.NO_DEPTH, "nothing stands on the table where the model points; point at a thing"

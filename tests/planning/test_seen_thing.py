@@ -7,8 +7,9 @@ import pytest
 
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.frame import Frame
-from molmo_ros.planning.seen_thing import SeenThing, has_arrived
-from molmo_ros.planning.table_view import Sight, level_view
+from molmo_ros.planning.seen_thing import SeenThing, has_arrived, located_in, thing_at
+from molmo_ros.planning.table_view import Sight, TableView, level_view
+from molmo_ros.pointing.point import Point2D
 
 PLACE = np.array([0.4, 0.1, 0.0])
 SIDE_M = 0.06
@@ -71,3 +72,26 @@ def test_the_sides_that_another_view_shows_are_its_own_too() -> None:
     assert np.hypot(*(whole.own_base_N3[:, :2] - PLACE[:2]).T).max() < 0.05
     elsewhere = SeenThing.of(patch(0.015, 0.12, PLACE + [0.0, 0.15, 0.0]), 0.0)
     assert elsewhere.seen_too(view) is elsewhere
+
+
+def from_above(heights_m: np.ndarray) -> TableView:
+    """What a camera 0.6 m above the table sees of these heights (240, 320), 2 mm a pixel at the table."""
+    camera = CameraModel.from_info(
+        width=320, height=240, k=np.array([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]])
+    )
+    T = np.array([[0.0, -1.0, 0.0, 0.4], [-1.0, 0.0, 0.0, 0.1], [0.0, 0.0, -1.0, 0.6], [0.0, 0.0, 0.0, 1.0]])
+    depth = (0.6 - heights_m).astype(np.float32)
+    return level_view(Sight(Frame(np.zeros((240, 320, 3), np.uint8), depth, camera, 0, "camera"), T))
+
+
+def test_a_bowl_whose_floor_is_pointed_at_is_the_bowl() -> None:
+    v, u = np.mgrid[:240, :320]
+    radius_m = 0.002 * np.hypot(u - 160, v - 120)
+    heights = np.where((radius_m > 0.040) & (radius_m < 0.050), 0.04, np.where(radius_m < 0.040, 0.003, 0.0))
+    heights[118:122, 158:166] = 0.0075  # unevenness, which noise makes of a floor now and then
+    view = from_above(heights)
+    located = located_in(view, Point2D(161.0, 120.0, "the bowl", 0.9, 3.0, 0))
+    assert located.grasp is not None and located.grasp.footprint.length_m < 0.03  # that is taken for a thing
+    bowl = thing_at(view, located)
+    assert bowl.height_m == pytest.approx(0.04, abs=0.003)
+    assert np.hypot(*np.ptp(bowl.own_base_N3[:, :2], axis=0)) > 0.1
