@@ -115,6 +115,22 @@ def test_a_cube_is_grasped_lifted_and_its_width_measured_without_touching_anythi
     assert len(unwanted(physics.touches, "2")) == len(physics.touches)
 
 
+def test_what_the_fingers_hold_does_not_creep_out_of_them(scene: RoboplanScene) -> None:
+    physics = TablePhysics(with_things(("ball", 2, 0.5, 0.1)))
+    ball = shape_of("ball", 2)
+    goal = top_down(*physics.objects()[0][:2, 3], ball.height_m / 2)
+    plan = plan_reach(scene, physics.joints()[0], [goal], ReachOptions())
+    follow(physics, scene, plan, "move", "approach")
+    physics.grip(0.0)
+    physics.advance(0.6)
+    follow(physics, scene, plan, "retreat")
+    physics.advance(0.5)
+    before = physics.objects()[0]
+    assert before[2, 3] > 0.05
+    physics.advance(10.0)
+    np.testing.assert_allclose(physics.objects()[0][:3, 3], before[:3, 3], atol=1e-3)
+
+
 def test_fingers_that_close_on_nothing_meet() -> None:
     physics = TablePhysics(with_things(("cube", 2, 0.6, 0.3)))
     physics.grip(0.0)
