@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import yaml
 
-from molmo_ros.geometry.pose import quaternion_xyzw
+from molmo_ros.geometry.rotation import quaternion_xyzw
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.training.atomic_saving import SavingError, replaced_file
 

@@ -18,8 +18,9 @@ from molmo_ros.geometry.gripper_room import Gripper, GripperRoom
 from molmo_ros.geometry.locate import Located, checked, locate
 from molmo_ros.geometry.motion import MotionError, carried
 from molmo_ros.geometry.object_region import ObjectRegion, object_region
-from molmo_ros.geometry.pose import Approach, inverse, quaternion_xyzw, transform
+from molmo_ros.geometry.pose import Approach, inverse, transform
 from molmo_ros.geometry.registration import DepthRegistration
+from molmo_ros.geometry.rotation import quaternion_xyzw
 from molmo_ros.geometry.support_plane import PlanePrior, SupportPlane, SupportPlaneTracker, fit_support_plane
 from molmo_ros.geometry.uncertainty import ExtrinsicError
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtri
 
 from molmo_ros.outcome import Code, PointingError
 
@@ -76,6 +75,8 @@ def fuse(
         raise _bad("no observations to fuse; give at least one")
     if not 0 < gate_probability < 1:
         raise _bad(f"gate_probability is {gate_probability}, must be between 0 and 1")
+    from scipy.special import chdtri  # no other part of a node needs SciPy, which takes a second to import
+
     gate = float(chdtri(3, 1.0 - gate_probability))
     positions = np.stack([each.position_m for each in observations])
     covs = np.stack([each.cov_m2 for each in observations])

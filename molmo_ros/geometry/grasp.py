@@ -10,10 +10,10 @@ the finger tips.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import get_args
 
 import numpy as np
-from scipy.special import ndtri
 
 from molmo_ros.geometry.camera_model import CameraModel
 from molmo_ros.geometry.depth import DepthSample
@@ -51,6 +51,7 @@ AMPLE_ROOM_M = 0.04
 GRAZING = 0.2
 # What lies this many standard deviations before a place hides it.
 HIDING_SIGMAS = 3.0
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +287,7 @@ def _top_of(levels: np.ndarray, noise_m: float) -> float:
     rank = min(TOP_POINT, len(levels) - 1)
     near = int(np.count_nonzero(levels > high - NEAR_TOP_SIGMAS * noise_m))
     share = (rank + 0.5) / max(near, 2 * rank + 1)
-    return high - noise_m * float(ndtri(1.0 - share))
+    return high - noise_m * _NORMAL.inv_cdf(1.0 - share)
 
 
 def _R_camera_plan(

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
+from molmo_ros.geometry.rotation import from_quaternion, from_rotation_vector
 from molmo_ros.outcome import Code, PointingError
 
 RIGID_TOLERANCE = 1e-4
@@ -38,14 +38,9 @@ def transform(translation_m: npt.ArrayLike, quaternion_xyzw: npt.ArrayLike) -> n
             "finite and of length 1)",
         )
     T = np.eye(4)
-    T[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
+    T[:3, :3] = from_quaternion(quaternion)
     T[:3, 3] = translation
     return T
-
-
-def quaternion_xyzw(R: np.ndarray) -> np.ndarray:
-    """Quaternion (x, y, z, w), w >= 0, of a 3x3 rotation."""
-    return Rotation.from_matrix(R).as_quat(canonical=True)
 
 
 def inverse(T: np.ndarray) -> np.ndarray:
@@ -87,7 +82,7 @@ def tool_rotation(approach_base: np.ndarray) -> np.ndarray:
     axis = cross(down, z)
     sine, cosine = float(np.linalg.norm(axis)), float(down @ z)
     if sine < 1e-9:
-        turn = np.eye(3) if cosine > 0 else Rotation.from_rotvec([0.0, np.pi, 0.0]).as_matrix()
+        turn = np.eye(3) if cosine > 0 else np.diag([-1.0, 1.0, -1.0])
     else:
-        turn = Rotation.from_rotvec(axis / sine * np.arctan2(sine, cosine)).as_matrix()
+        turn = from_rotation_vector(axis / sine * np.arctan2(sine, cosine))
     return turn @ R_BASE_TOPDOWN

@@ -9,7 +9,7 @@ from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from molmo_ros.geometry.pose import quaternion_xyzw
+from molmo_ros.geometry.rotation import quaternion_xyzw
 from molmo_ros.nodes.answer import Answer, Found
 from molmo_ros.nodes.messages import pose_from_matrix, stamped_header
 

@@ -10,7 +10,7 @@ from geometry_msgs.msg import Point, Pose, PoseArray, PoseStamped, Quaternion, V
 from std_msgs.msg import Header
 
 from molmo_ros.geometry.locate import Located
-from molmo_ros.geometry.pose import quaternion_xyzw
+from molmo_ros.geometry.rotation import quaternion_xyzw
 from molmo_ros.nodes.answer import Answer, StageSeconds
 from molmo_ros.outcome import Code, Outcome
 from molmo_ros.pointing.point import Point2D

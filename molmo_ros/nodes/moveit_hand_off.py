@@ -16,12 +16,12 @@ from moveit_msgs.msg import (
     PlanningOptions,
     PositionConstraint,
 )
-from scipy.spatial.transform import Rotation
 from shape_msgs.msg import SolidPrimitive
 from std_msgs.msg import Header
 
 from molmo_ros.geometry.locate import Located
 from molmo_ros.geometry.pose import inverse, tool_rotation
+from molmo_ros.geometry.rotation import from_rpy
 from molmo_ros.geometry.support_plane import SupportPlane
 from molmo_ros.nodes.answer import Answer
 from molmo_ros.nodes.hand_off_parameters import HandOffParameters
@@ -110,7 +110,7 @@ def outcome_of_codes(error: MoveItErrorCodes) -> Outcome:
 def tip_pose(T_base_goal: np.ndarray, parameters: HandOffParameters) -> np.ndarray:
     """Where the tip link must be (4x4, base frame) for a goal (x = closing, z = approach)."""
     T_tip_goal = np.eye(4)
-    T_tip_goal[:3, :3] = Rotation.from_euler("xyz", parameters.moveit_tool_from_goal_rpy_rad).as_matrix()
+    T_tip_goal[:3, :3] = from_rpy(parameters.moveit_tool_from_goal_rpy_rad)
     T_tip_goal[:3, 3] = parameters.moveit_tool_from_goal_xyz_m
     before = T_base_goal.copy()
     before[:3, 3] -= parameters.moveit_goal_offset_m * T_base_goal[:3, 2]
@@ -191,7 +191,7 @@ def target_box(located: Located, size_if_unknown_m: float) -> tuple[np.ndarray, 
     if plan is None or not plan.outcome.ok:
         T[:3, 3] = located.position_base_m
         return T, (size_if_unknown_m,) * 3
-    T[:3, :3] = plan.T_base_plan[:3, :3] @ Rotation.from_euler("z", plan.footprint.yaw_rad).as_matrix()
+    T[:3, :3] = plan.T_base_plan[:3, :3] @ from_rpy([0.0, 0.0, plan.footprint.yaw_rad])
     T[:3, 3] = plan.top_base_m - 0.5 * plan.height_m * T[:3, 2]
     return T, (plan.footprint.width_m, plan.footprint.length_m, plan.height_m)
 

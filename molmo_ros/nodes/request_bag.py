@@ -30,8 +30,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from tf2_msgs.msg import TFMessage
 
-from molmo_ros.geometry.pose import quaternion_xyzw
 from molmo_ros.geometry.pose import transform as rigid_transform
+from molmo_ros.geometry.rotation import quaternion_xyzw
 from molmo_ros.nodes.answer import Answer
 from molmo_ros.nodes.base_motion import BaseNow
 from molmo_ros.nodes.camera_channel import header_of

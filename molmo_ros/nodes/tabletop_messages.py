@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from molmo_ros.geometry.rotation import quaternion_xyzw
 from molmo_ros.sim.scene import SceneState
 from molmo_ros.sim.truth import ObjectTruth
 from molmo_ros_interfaces.msg import SceneTruth
@@ -53,7 +54,8 @@ def transform_message(
     message = TransformStamped(header=Header(stamp=stamp, frame_id=parent), child_frame_id=child)
     x, y, z = (float(value) for value in T_parent_child[:3, 3])
     message.transform.translation = Vector3(x=x, y=y, z=z)
-    message.transform.rotation = _quaternion(T_parent_child[:3, :3])
+    x, y, z, w = (float(value) for value in quaternion_xyzw(T_parent_child[:3, :3]))
+    message.transform.rotation = Quaternion(x=x, y=y, z=z, w=w)
     return message
 
 
@@ -71,19 +73,3 @@ def truth_message(state: SceneState, truths: tuple[ObjectTruth, ...], header: He
         message.visible_v.append(v)
         message.visible_pixels.append(truth.visible_pixels if truth else 0)
     return message
-
-
-def _quaternion(R_33: NDArray[np.float64]) -> Quaternion:
-    """Rotation matrix to quaternion: the largest component first, for accuracy (Shepperd 1978)."""
-    trace = np.trace(R_33)
-    squares = np.array([*(1 + 2 * np.diag(R_33) - trace), 1 + trace])  # 4 x^2, 4 y^2, 4 z^2, 4 w^2
-    largest = int(np.argmax(squares))
-    sums = np.empty(4)
-    if largest == 3:
-        sums[:] = R_33[2, 1] - R_33[1, 2], R_33[0, 2] - R_33[2, 0], R_33[1, 0] - R_33[0, 1], squares[3]
-    else:
-        i, j, k = largest, (largest + 1) % 3, (largest + 2) % 3
-        sums[i], sums[j], sums[k] = squares[i], R_33[i, j] + R_33[j, i], R_33[i, k] + R_33[k, i]
-        sums[3] = R_33[k, j] - R_33[j, k]
-    x, y, z, w = (float(value) for value in sums / (2 * np.sqrt(squares[largest])))
-    return Quaternion(x=x, y=y, z=z, w=w)

@@ -262,7 +262,8 @@ class PickPlace:
     def _check_gone(self, thing: SeenThing, done: PickReport) -> None:
         """The place that it was taken from is empty, as far as the camera sees it past the arm."""
         try:
-            points = self._points_beside_arm(self._eyes.view(FAR))
+            view = self._eyes.view(FAR)
+            points = self._points_beside_arm(view)
         except PointingError as error:
             if error.outcome.code not in (Code.NO_DEPTH, Code.AMBIGUOUS_DEPTH):
                 raise
@@ -272,6 +273,9 @@ class PickPlace:
             raise PointingError(
                 Code.GRASP_FAILED, "something still stands where it was taken from: not it was lifted"
             )
+        # Parts of it that were not known to be its own are obstacles no longer.
+        self._standing_N3 = self._standing_N3[~view.seen_through(self._standing_N3)]
+        self._pass_by(thing)
 
     def _place(
         self,

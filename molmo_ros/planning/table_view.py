@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from molmo_ros.geometry.frame import Frame
+from molmo_ros.geometry.rotation import from_rotation_vector
 from molmo_ros.geometry.support_plane import PlanePrior, SupportPlane, fit_support_plane
 from molmo_ros.outcome import Code, PointingError
 
@@ -28,6 +28,8 @@ _SPECK_M = 0.008
 # Pixels of the depth image that are looked at for obstacles: one in so many, both ways.
 _STRIDE = 2
 _FLYING_PERCENT = 5
+# So far behind a point must be what is seen there, that the point is gone and not only noisy.
+_SEEN_PAST_M = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +103,21 @@ class TableView:
         inside = np.hypot(*(points[:, :2] - centre_base_m[:2]).T) < radius_m
         return height_of(points[inside], self.table_z_m) if inside.any() else 0.0
 
+    def seen_through(self, points_base_N3: np.ndarray) -> np.ndarray:
+        """Which of the points (N,) the camera looks past: nothing is there any more. What something hides, or what
+        lies at the edge of something or of the picture, may still be there."""
+        frame, gone = self.frame, np.zeros(len(points_base_N3), bool)
+        assert frame.depth_m is not None
+        in_camera = (points_base_N3 - self.T_base_camera[:3, 3]) @ self.T_base_camera[:3, :3]
+        ahead = np.flatnonzero(in_camera[:, 2] > 0.0)
+        u, v = np.rint(frame.camera.project(in_camera[ahead])).T
+        height, width = frame.depth_m.shape
+        inside = (u >= 1) & (u < width - 1) & (v >= 1) & (v < height - 1)
+        ahead, u, v = ahead[inside], u[inside].astype(int), v[inside].astype(int)
+        nearest_m = cv2.erode(np.nan_to_num(frame.depth_m, nan=0.0), np.ones((3, 3), np.uint8))
+        gone[ahead] = nearest_m[v, u] > in_camera[ahead, 2] + _SEEN_PAST_M
+        return gone
+
     def standing_points(self) -> np.ndarray:
         """What rises above the table (N, 3)."""
         points = self.points_base()[::_STRIDE, ::_STRIDE].reshape(-1, 3)
@@ -127,7 +144,7 @@ def level_view(sight: Sight, table_z_m: float = 0.0) -> TableView:
     tilt = float(np.arccos(np.clip(normal[2], -1.0, 1.0)))
     axis = np.cross(normal, [0.0, 0.0, 1.0])
     length = float(np.linalg.norm(axis))
-    turn = Rotation.from_rotvec(axis / length * tilt).as_matrix() if length > 1e-9 else np.eye(3)
+    turn = from_rotation_vector(axis / length * tilt) if length > 1e-9 else np.eye(3)
     level = T.copy()
     level[:3, :3] = turn @ T[:3, :3]
     lift = table_z_m - (support.offset_m + float((level[:3, :3] @ support.normal_cam) @ level[:3, 3]))

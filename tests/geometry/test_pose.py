@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from molmo_ros.geometry.pose import check_rigid, inverse, quaternion_xyzw, tool_rotation, transform
+from molmo_ros.geometry.pose import check_rigid, inverse, tool_rotation, transform
+from molmo_ros.geometry.rotation import quaternion_xyzw
 from molmo_ros.outcome import Code, PointingError
 
 directions = hnp.arrays(float, 3, elements=st.floats(-1, 1)).filter(lambda x: np.linalg.norm(x) > 0.1)

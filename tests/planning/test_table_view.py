@@ -51,3 +51,36 @@ def test_heights_are_above_the_table_wherever_that_is() -> None:
     points = np.column_stack([np.zeros((100, 2)), np.full(100, 0.75)])
     points[:3, 2] = 1.4
     assert abs(height_of(points, 0.70) - 0.05) < 1e-9
+
+
+def test_what_the_camera_looks_past_is_gone_and_what_it_cannot_know_is_not() -> None:
+    width, height, focal = 640, 480, 600.0
+    camera = CameraModel.from_info(
+        width=width, height=height, k=np.array([[focal, 0, 319.5], [0, focal, 239.5], [0, 0, 1]])
+    )
+    T = np.eye(4)
+    T[:3, :3] = np.diag([1.0, -1.0, -1.0])
+    T[:3, 3] = [*MIDDLE, 1.0]
+    depth_m = np.ones((height, width), np.float32)
+    depth_m[200:280, 400:480] = 0.9  # a box of 10 cm
+    depth_m[300:400, 100:200] = np.nan
+    view = level_view(Sight(Frame(np.zeros((height, width, 3), np.uint8), depth_m, camera, 0, "camera"), T))
+
+    def above(u: float, v: float, z: float) -> list[float]:
+        """The point of the base frame at this height that is seen at this pixel."""
+        return [MIDDLE[0] + (u - 319.5) / focal * (1 - z), MIDDLE[1] - (v - 239.5) / focal * (1 - z), z]
+
+    cases = {
+        "over bare table": (above(100, 100, 0.06), True),
+        "within the noise of the table": (above(100, 100, 0.02), False),
+        "on the box": (above(440, 240, 0.10), False),
+        "over the box": (above(440, 240, 0.20), True),
+        "in the box": (above(440, 240, 0.05), False),
+        "beside the edge of the box": (above(399, 240, 0.08), False),
+        "where nothing is seen": (above(150, 350, 0.06), False),
+        "beyond the picture": (above(900, 100, 0.06), False),
+        "behind the camera": ([*MIDDLE, 1.5], False),
+    }
+    gone = view.seen_through(np.array([point for point, _ in cases.values()]))
+    assert dict(zip(cases, gone.tolist(), strict=True)) == {name: is_gone for name, (_, is_gone) in cases.items()}
+    assert view.seen_through(np.zeros((0, 3))).shape == (0,)

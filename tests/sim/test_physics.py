@@ -118,7 +118,8 @@ def test_a_cube_is_grasped_lifted_and_its_width_measured_without_touching_anythi
 def test_what_the_fingers_hold_does_not_creep_out_of_them(scene: RoboplanScene) -> None:
     physics = TablePhysics(with_things(("ball", 2, 0.5, 0.1)))
     ball = shape_of("ball", 2)
-    goal = top_down(*physics.objects()[0][:2, 3], ball.height_m / 2)
+    x, y = physics.objects()[0][:2, 3]
+    goal = top_down(x, y, ball.height_m / 2)
     plan = plan_reach(scene, physics.joints()[0], [goal], ReachOptions())
     follow(physics, scene, plan, "move", "approach")
     physics.grip(0.0)
