@@ -1,4 +1,5 @@
-"""The one MuJoCo model behind all scenes: compiled once, then only moved, resized and repainted.
+"""The one MuJoCo model behind all scenes: compiled once, then only moved, resized and repainted. The table's texture
+is bare here; each scene fills it (`tabletop`), because to draw all of them takes seconds.
 
 Each thing on the table is a slot: one geom whose mesh, colour and pose are set per scene, and in worlds that
 have things of two colours a second one for the accent. A soft dark spot lies under each slot instead of a
@@ -13,7 +14,7 @@ import numpy as np
 from molmo_ros.sim.arm import PLAIN_ARM, ArmModel
 from molmo_ros.sim.meshes import Mesh
 from molmo_ros.sim.objects import Shape, all_shapes
-from molmo_ros.sim.textures import shadow_spot, table_textures
+from molmo_ros.sim.textures import SIZE_PX, shadow_spot
 from molmo_ros.sim.worlds import World
 
 TABLE_CENTRE_M = (0.40, 0.0)
@@ -39,7 +40,7 @@ def build_model(
     spec.visual.quality.shadowsize = 0
     spec.visual.quality.numslices, spec.visual.quality.numstacks = 24, 12
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
-    _add_room(spec, max((*world.textures, *world.held_out_textures)) + 1)
+    _add_room(spec)
     arm.add(spec)
     _add_slots(spec, world)
     for name in ("key", "fill"):
@@ -55,11 +56,10 @@ def shapes_in(world: World) -> tuple[Shape, ...]:
     return all_shapes((*world.kinds, *world.clutter), tipping=world.tipped_share > 0)
 
 
-def _add_room(spec: mujoco.MjSpec, textures: int) -> None:
-    for i, image in enumerate(table_textures(textures)):
-        _add_texture(spec, f"table_{i}", image)
-        material = spec.add_material(name=f"table_{i}", rgba=[1, 1, 1, 1], texuniform=False)
-        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = f"table_{i}"
+def _add_room(spec: mujoco.MjSpec) -> None:
+    _add_texture(spec, "table", np.full((SIZE_PX, SIZE_PX, 3), 255, np.uint8))
+    material = spec.add_material(name="table", rgba=[1, 1, 1, 1], texuniform=False)
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "table"
     room = {"contype": 0, "conaffinity": 0, "group": 0}
     world = spec.worldbody
     x, y = TABLE_CENTRE_M
@@ -70,7 +70,7 @@ def _add_room(spec: mujoco.MjSpec, textures: int) -> None:
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         pos=[x, y, 0],
         size=[*TABLE_HALF_M[:2], 1],
-        material="table_0",
+        material="table",
         **room,
     )
     world.add_geom(

@@ -45,6 +45,7 @@ from molmo_ros.sim.scene import (  # noqa: E402
     SceneState,
     draw_scene,
 )
+from molmo_ros.sim.textures import table_texture  # noqa: E402
 
 # Depth beyond this is reported as no return: a table camera's range ends about here.
 MOST_DEPTH_M = 4.0
@@ -117,6 +118,7 @@ class TabletopScene:
         self._id_of_geom[self._slots] = np.arange(1, world.slots + 1)
         self._id_of_geom[self._accents] = np.arange(1, len(self._accents) + 1)
         self._drawn: tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]] | None = None
+        self._table_texture: int | None = None
 
     def reset(self, seed: int) -> SceneState:
         """Sets up the scene of `seed` (see `draw_scene`) and returns it."""
@@ -240,9 +242,7 @@ class TabletopScene:
         return _metres(depth[::-1]), np.asarray(table[image[::-1, :, 0]])
 
     def _draw_into(self, color: NDArray[np.uint8], depth: NDArray[np.float32] | None) -> None:
-        if self._gl is None:
-            raise RuntimeError("this tabletop is closed")
-        self._gl.make_current()
+        self._make_current()
         mujoco.mjv_updateScene(
             self._model,
             self._data,
@@ -254,6 +254,11 @@ class TabletopScene:
         )
         mujoco.mjr_render(self._rect, self._view, self._context)
         mujoco.mjr_readPixels(color, depth, self._rect, self._context)
+
+    def _make_current(self) -> None:
+        if self._gl is None:
+            raise RuntimeError("this tabletop is closed")
+        self._gl.make_current()
 
     def _set_slot(self, i: int, thing: SceneObject | None, state: SceneState) -> None:
         model, geom, shadow = self._model, self._slots[i], self._shadows[i]
@@ -303,9 +308,8 @@ class TabletopScene:
 
     def _set_room(self, state: SceneState) -> None:
         model, room = self._model, state.room
-        table = model.geom("table").id
-        material = model.material(f"table_{room.texture}").id
-        model.geom_matid[table] = material
+        self._set_table_texture(room.texture)
+        material = model.material("table").id
         model.mat_rgba[material, :3] = room.table_rgb
         model.mat_texrepeat[material] = room.texture_repeat
         model.mat_specular[material] = 0.12 * room.gloss
@@ -321,6 +325,15 @@ class TabletopScene:
         )
         model.geom_quat[wall] = (np.cos(turn / 2), 0, 0, np.sin(turn / 2))
         model.geom_sameframe[wall] = 0
+
+    def _set_table_texture(self, number: int) -> None:
+        if self._table_texture == number:
+            return
+        texture = self._model.texture("table")
+        texture.data[:] = table_texture(number)
+        self._make_current()
+        mujoco.mjr_uploadTexture(self._model, self._context, texture.id)
+        self._table_texture = number
 
     def _set_light(self, state: SceneState) -> None:
         model, light = self._model, state.light

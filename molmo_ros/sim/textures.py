@@ -23,13 +23,9 @@ TEXTURE_COUNT, TRAINING_TEXTURES, HELD_OUT_TEXTURES = 30, 42, 6
 _HELD_OUT_FAMILIES = ("gingham", "terrazzo")
 
 
-def table_textures(count: int = TEXTURE_COUNT) -> tuple[NDArray[np.uint8], ...]:
-    """The first `count` images (SIZE_PX, SIZE_PX, 3) uint8, always the same ones."""
-    return tuple(_table_texture(i) for i in range(count))
-
-
 @cache
-def _table_texture(i: int) -> NDArray[np.uint8]:
+def table_texture(i: int) -> NDArray[np.uint8]:
+    """The image (SIZE_PX, SIZE_PX, 3) of a number, always the same one."""
     families = _FAMILIES if i < TRAINING_TEXTURES else _HELD_OUT_FAMILIES
     return _texture(families[i % len(families)], np.random.default_rng(7000 + i))
 

@@ -10,12 +10,12 @@ from molmo_ros.sim.textures import (
     TEXTURE_COUNT,
     TRAINING_TEXTURES,
     shadow_spot,
-    table_textures,
+    table_texture,
 )
 
 
 def test_textures_are_many_different_and_pale() -> None:
-    textures = table_textures(TRAINING_TEXTURES + HELD_OUT_TEXTURES)
+    textures = [table_texture(i) for i in range(TRAINING_TEXTURES + HELD_OUT_TEXTURES)]
     assert len(textures) == TRAINING_TEXTURES + HELD_OUT_TEXTURES > TEXTURE_COUNT >= 30
     assert len({texture.tobytes() for texture in textures}) == len(textures)
     for texture in textures:
