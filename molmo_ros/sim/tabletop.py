@@ -51,6 +51,8 @@ from molmo_ros.sim.textures import table_texture  # noqa: E402
 MOST_DEPTH_M = 4.0
 
 _BACK_WALL_M = 1.9
+# Changes below this, in metres and radians, are none.
+_STILL = 1e-6
 _FLIP = np.diag([1.0, -1.0, -1.0])  # optical frame (y down, z forward) <-> OpenGL camera (y up, z backward)
 
 
@@ -69,7 +71,7 @@ class View:
 class TabletopScene:
     """One compiled model and one GL context; `reset` changes the scene, `render` takes its picture.
 
-    Nothing moves between resets, so each scene is drawn once and later frames differ by sensor noise only.
+    What stands still is drawn once for each camera, and later frames differ by sensor noise only.
     The GL context belongs to the thread that made the object: call every method from that thread.
     Raises SimulatorUnavailable where no GL driver is found.
     """
@@ -117,7 +119,8 @@ class TabletopScene:
         self._id_of_geom = np.zeros(self._model.ngeom, np.int32)
         self._id_of_geom[self._slots] = np.arange(1, world.slots + 1)
         self._id_of_geom[self._accents] = np.arange(1, len(self._accents) + 1)
-        self._drawn: tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]] | None = None
+        self._drawn: dict[str, tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]] = {}
+        self._shown: tuple[tuple[str, ...], NDArray[np.float64]] | None = None
         self._table_texture: int | None = None
 
     def reset(self, seed: int) -> SceneState:
@@ -127,7 +130,8 @@ class TabletopScene:
     def show(self, state: SceneState) -> SceneState:
         """Sets up a given scene."""
         self.state = state
-        self._drawn = None
+        self._drawn.clear()
+        self._shown = None
         self._set_room(state)
         self._set_light(state)
         for i in range(len(self._slots)):
@@ -143,8 +147,12 @@ class TabletopScene:
 
     def move(self, joints: Mapping[str, float], T_base_objects: Sequence[NDArray[np.float64]]) -> None:
         """Shows the present scene after something moved: positions of joints by name, poses of the things (4x4,
-        in the scene's order)."""
+        in the scene's order). What moved by less than a micrometre did not move."""
         state = self._scene()
+        names, values = tuple(joints), np.array([*joints.values(), *np.ravel(T_base_objects)])
+        if self._shown and self._shown[0] == names and np.abs(values - self._shown[1]).max() < _STILL:
+            return
+        self._shown = names, values
         for name, value in joints.items():
             self._data.qpos[self._model.joint(name).qposadr[0]] = value
         for i, (thing, T) in enumerate(zip(state.objects, T_base_objects, strict=True)):
@@ -157,7 +165,7 @@ class TabletopScene:
             # What is lifted leaves its spot on the table behind.
             lifted = T[2, 3] > 0.5 * thing.size_m[1]
             self._model.geom_group[shadow] = 5 if lifted else SHADOW_GROUP
-        self._drawn = None
+        self._drawn.clear()
         self._moved()
 
     def _moved(self) -> None:
@@ -170,14 +178,11 @@ class TabletopScene:
         `camera` is the one on its stand, or "wrist" on an arm that has it.
         """
         state = self._scene()
-        if camera != "camera":
+        if camera not in self._drawn:
             self._camera.fixedcamid = self._model.camera(camera).id
-            color, depth_m, ids = self._draw_color(), *self._draw_geometry()
+            self._drawn[camera] = (self._draw_color(), *self._draw_geometry())
             self._camera.fixedcamid = self._model.camera("camera").id
-        else:
-            if self._drawn is None:
-                self._drawn = (self._draw_color(), *self._draw_geometry())
-            color, depth_m, ids = self._drawn
+        color, depth_m, ids = self._drawn[camera]
         photo = developed(color, state.photo, noise_seed=_noise_seed(state.seed, frame))
         return View(photo, depth_m, ids if segmentation else None)
 

@@ -82,3 +82,23 @@ def test_without_motion_the_picture_is_that_of_the_scene(cell: RobotCell) -> Non
     assert still is not None
     assert seen is not None
     assert (still != seen).mean() < 0.003  # things settle by fractions of a millimetre
+
+
+def test_what_creeps_is_seen_where_it_is_in_the_end(cell: RobotCell) -> None:
+    cell.reset(3)
+    T, before = cell.physics.objects()[0], cell.look().depth_m.copy()
+    for _ in range(20_000):
+        T[0, 3] += 5e-7  # each too little to be drawn anew
+        cell.physics.place(1, T)
+        cell.arm_transforms()
+    crept = cell.look().depth_m
+    assert np.nanmax(np.abs(crept - before)) > 0.005
+
+
+def test_each_camera_keeps_its_own_picture_of_what_stands_still(cell: RobotCell) -> None:
+    cell.reset(3)
+    cell.look(), cell.look("wrist")
+    for camera in ("camera", "wrist"):
+        again = cell.look(camera)
+        cell.reset(3)
+        np.testing.assert_array_equal(again.depth_m, cell.look(camera).depth_m)
