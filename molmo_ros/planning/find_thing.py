@@ -35,12 +35,13 @@ _NO_WAY = (Code.UNREACHABLE, Code.BLOCKED, Code.PLANNING_FAILED)
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A thing that the model pointed at, in the view that it was asked about."""
+    """A thing that the model pointed at, in the view that it was asked about, of the hand's camera or from afar."""
 
     view: TableView
     located: Located
     thing: SeenThing
     confidence: float
+    by_hand: bool
 
 
 class ThingFinder:
@@ -63,7 +64,8 @@ class ThingFinder:
             located = located_in(view, pointed.points[0])
             if self._robot.on_arm(located.position_base_m[None])[0]:
                 raise PointingError(Code.NOT_FOUND, f"for {words!r} the model points at the arm itself")
-            return Found(view, located, thing_at(view, located), pointed.points[0].confidence)
+            thing = thing_at(view, located)
+            return Found(view, located, thing, pointed.points[0].confidence, camera == NEAR)
         except PointingError as error:
             if camera == FAR and error.outcome.code in _IF_HIDDEN:
                 self._check_not_hidden(error)

@@ -23,11 +23,13 @@ from molmo_ros.geometry.locate import Located
 from molmo_ros.outcome import Code, Outcome, PointingError
 from molmo_ros.planning.find_thing import NOT_SEEN, Found, ThingFinder, is_at
 from molmo_ros.planning.free_spot import free_spots
-from molmo_ros.planning.motion import HeldBox, Motion
-from molmo_ros.planning.obstacles import Voxels, free_to_rest, voxels_from_points, without_target
+from molmo_ros.planning.motion import Motion
+from molmo_ros.planning.obstacles import free_to_rest
 from molmo_ros.planning.pick_options import PickOptions
 from molmo_ros.planning.pick_robot import FAR, PickRobot
-from molmo_ros.planning.seen_thing import OWN_MARGIN_M, SeenThing, has_arrived, still_stands
+from molmo_ros.planning.put_down import foot_at, foot_under, goals_over
+from molmo_ros.planning.seen_thing import SeenThing, has_arrived, still_stands
+from molmo_ros.planning.surroundings import Surroundings, beside_arm
 from molmo_ros.planning.table_view import TableView, height_of
 from molmo_ros.planning.task_words import EmptySpot
 from molmo_ros.planning.top_grasp import TopGrasp, top_grasps
@@ -86,8 +88,7 @@ class PickPlace:
         self._robot, self._options = robot, options
         self._report, self._stop = report, stop
         self._eyes = ThingFinder(robot, options, self._move)
-        self._standing_N3 = np.zeros((0, 3))
-        self._around: Voxels | None = None
+        self._surroundings = Surroundings(robot, options.voxel_m)
         self._has_moved = False
         # While the hand is down among the things, it leaves the way that it came.
         self._is_low = False
@@ -134,7 +135,7 @@ class PickPlace:
         before, found = self._found(words, dry_run)
         done.seen = (found.located,)
         self._enter("look", done)
-        self._pass_by(found.thing.seen_too(before))
+        self._surroundings.pass_by(found.thing.seen_too(before))
         view, thing = before, found.thing
         if self._options.uses_wrist and not dry_run:
             view, thing = self._looked_at(words, before, found, done)
@@ -170,15 +171,15 @@ class PickPlace:
             if not searches or error.outcome.code not in NOT_SEEN:
                 raise
             before = self._eyes.view(FAR)
-            self._see(before)
-            self._pass_by(None)
-            by_hand = self._eyes.search(words, self._around)
+            self._surroundings.see(before)
+            self._surroundings.pass_by(None)
+            by_hand = self._eyes.search(words, self._surroundings.around)
             if by_hand is None:
                 raise PointingError(
                     error.outcome.code, f"{error.outcome.message}, neither from afar nor from the hand"
                 ) from error
             return before, by_hand
-        self._see(found.view)
+        self._surroundings.see(found.view)
         return found.view, found
 
     def _looked_at(
@@ -186,22 +187,22 @@ class PickPlace:
     ) -> tuple[TableView, SeenThing]:
         """The thing from above it. Where the model does not see there what it was asked for, it may be another that
         is meant: one that the hand finds elsewhere, and that is what it was asked for from above as well."""
-        view, thing = self._eyes.from_above(found.thing, self._around)
+        view, thing = self._eyes.from_above(found.thing, self._surroundings.around)
         moved_m = float(np.hypot(*(thing.middle_base - found.thing.middle_base)[:2]))
         done.notes.append(f"seen from above it is {1e3 * moved_m:.0f} mm from where it was seen before")
         if not self._options.asks_from_wrist or self._eyes.points_at(words, thing):
             return view, thing
-        if found.view is not before:
-            if self._eyes.is_named(words, thing, self._around):
+        if found.by_hand:
+            if self._eyes.is_named(words, thing, self._surroundings.around):
                 return view, thing
             raise PointingError(
                 Code.NOT_FOUND, f"the model sees no {words!r} from afar, nor above what it took for it from the hand"
             )
-        other = self._eyes.search(words, self._around)
+        other = self._eyes.search(words, self._surroundings.around)
         if other is not None and not is_at(thing, other.thing.middle_base):
-            self._pass_by(other.thing.seen_too(before))
-            closer = self._eyes.from_above(other.thing, self._around)
-            if self._eyes.is_named(words, closer[1], self._around):
+            self._surroundings.pass_by(other.thing.seen_too(before))
+            closer = self._eyes.from_above(other.thing, self._surroundings.around)
+            if self._eyes.is_named(words, closer[1], self._surroundings.around):
                 done.seen = (other.located,)
                 done.notes.append(f"from above, another thing is {words!r}: that is taken")
                 return closer
@@ -234,7 +235,7 @@ class PickPlace:
                 (grasp.T_base_grasp,),
                 approach_m=self._options.approach_m,
                 opening_m=grasp.opening_m,
-                around=self._around,
+                around=self._surroundings.around,
                 attempts=_ATTEMPTS_PER_GRASP,
             )
             try:
@@ -273,9 +274,7 @@ class PickPlace:
             raise PointingError(
                 Code.GRASP_FAILED, "something still stands where it was taken from: not it was lifted"
             )
-        # Parts of it that were not known to be its own are obstacles no longer.
-        self._standing_N3 = self._standing_N3[~view.seen_through(self._standing_N3)]
-        self._pass_by(thing)
+        self._surroundings.forget_gone(view, thing)
 
     def _place(
         self,
@@ -289,12 +288,14 @@ class PickPlace:
         held = thing.held_at(done.grasp, self._options.table_z_m)
         if not isinstance(place, np.ndarray):
             # Out of the camera's view, to see where it is to go.
-            self._move(Motion(posture=self._home, opening_m=done.width_m, held=held, around=self._around))
+            self._move(Motion(posture=self._home, opening_m=done.width_m, held=held, around=self._surroundings.around))
             before, feet = self._places_seen(place, thing, done)
         else:
-            feet = [_foot(place[:2], max(float(place[2]), self._options.table_z_m) + _ABOVE_TABLE_M)]
-        goals = tuple(goal for foot in feet for goal in self._goals_over(foot, thing, done.grasp))
-        around = self._around and free_to_rest(self._around, np.array(feet), thing.extent_m / 2)
+            feet = [foot_at(place[:2], max(float(place[2]), self._options.table_z_m) + _ABOVE_TABLE_M)]
+        table_z_m = self._options.table_z_m
+        goals = tuple(goal for foot in feet for goal in goals_over(foot, thing, done.grasp, table_z_m))
+        around = self._surroundings.around
+        around = around and free_to_rest(around, np.array(feet), thing.extent_m / 2)
         self._enter("place", done)
         self._is_low = True
         self._move(
@@ -309,7 +310,7 @@ class PickPlace:
             )
         )
         slipped = self._robot.grip(0.0) < self._options.least_width_m
-        done.place_base = self._foot_under(thing, done.grasp, held)
+        done.place_base = foot_under(self._robot.tool(), done.grasp, held, table_z_m)
         self._withdraw(self._released(done))
         self._enter("verify_place", done)
         self._check_arrived(before, thing, slipped, done)
@@ -324,7 +325,7 @@ class PickPlace:
             hand_m = (done.width_m + _LET_GO_M) / 2 + fingers.thickness_m
             radius_m = max(thing.extent_m / 2, hand_m) + _SPOT_MARGIN_M
             spots = free_spots(view, radius_m, self._options.reach_m)
-            return view, [_foot(spot[:2], spot[2] + _ABOVE_TABLE_M) for spot in spots]
+            return view, [foot_at(spot[:2], spot[2] + _ABOVE_TABLE_M) for spot in spots]
         found = self._eyes.point(place)
         view, on = found.view, found.thing
         done.place_seen = (found.located,)
@@ -333,28 +334,7 @@ class PickPlace:
         height_m = max(
             height_of(on.own_base_N3, self._options.table_z_m), view.height_within(on.middle_base, radius_m)
         )
-        return view, [_foot(on.middle_base[:2], self._options.table_z_m + height_m + _ABOVE_THING_M)]
-
-    def _goals_over(self, foot: np.ndarray, thing: SeenThing, grasp: np.ndarray) -> list[np.ndarray]:
-        """Tool poses that put the thing's middle over the place, turned all ways."""
-        above_foot = float(grasp[2, 3]) - self._options.table_z_m
-        offset = thing.middle_base[:2] - grasp[:2, 3]
-        goals = []
-        for turn in np.arange(8) * np.pi / 4:
-            c, s = np.cos(turn), np.sin(turn)
-            Rz = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-            T = np.eye(4)
-            T[:3, :3] = Rz @ grasp[:3, :3]
-            T[:2, 3] = foot[:2] - Rz[:2, :2] @ offset
-            T[2, 3] = foot[2] + above_foot
-            goals.append(T)
-        return goals
-
-    def _foot_under(self, thing: SeenThing, grasp: np.ndarray, held: HeldBox) -> np.ndarray:
-        """Where the foot of what the hand holds is now (3,)."""
-        tool = self._robot.tool()
-        aside = tool[:3, :3] @ [held.centre_goal_m[0], held.centre_goal_m[1], 0.0]
-        return _foot((tool[:3, 3] + aside)[:2], float(tool[2, 3] - (grasp[2, 3] - self._options.table_z_m)))
+        return view, [foot_at(on.middle_base[:2], self._options.table_z_m + height_m + _ABOVE_THING_M)]
 
     def _check_arrived(self, before: TableView, thing: SeenThing, slipped: bool, done: PickReport) -> None:
         """The thing stands at its place. What slipped out on the way may have fallen where it was to go; unless it is
@@ -380,22 +360,9 @@ class PickPlace:
 
     # ------------------------------------------------------------ seeing
 
-    def _see(self, view: TableView) -> None:
-        """What stands around, without the arm as it is now."""
-        points = view.standing_points()
-        self._standing_N3 = points[~self._robot.on_arm(points)]
-
-    def _pass_by(self, thing: SeenThing | None) -> None:
-        """What stands around becomes obstacles, without the thing that is gone for."""
-        points = self._standing_N3
-        if thing is not None:
-            points = without_target(points, thing.own_base_N3, OWN_MARGIN_M)
-        self._around = voxels_from_points(points, self._options.voxel_m)
-
     def _points_beside_arm(self, view: TableView) -> np.ndarray:
         points = view.points_base().reshape(-1, 3)
-        kept: np.ndarray = points[np.isfinite(points).all(axis=1)]
-        return kept[~self._robot.on_arm(kept)]
+        return beside_arm(self._robot, points[np.isfinite(points).all(axis=1)])
 
     # ------------------------------------------------------------ moving
 
@@ -416,7 +383,7 @@ class PickPlace:
 
     def _back(self, opening_m: float) -> None:
         """Up, the way that the hand came down."""
-        self._move(Motion(back=True, opening_m=opening_m, around=self._around))
+        self._move(Motion(back=True, opening_m=opening_m, around=self._surroundings.around))
         self._is_low = False
 
     def _let_go(self, done: PickReport) -> None:
@@ -430,7 +397,7 @@ class PickPlace:
                 (done.grasp,),
                 approach_m=self._options.approach_m,
                 opening_m=done.width_m,
-                around=self._around,
+                around=self._surroundings.around,
                 half_turns=False,
             )
             self._move(down)
@@ -447,8 +414,4 @@ class PickPlace:
             self._back(opening_m)
         open_m = self._options.fingers.max_opening_m
         self._robot.grip(open_m)
-        self._move(Motion(posture=self._home, opening_m=open_m, around=self._around))
-
-
-def _foot(xy: np.ndarray, z: float) -> np.ndarray:
-    return np.array([xy[0], xy[1], z])
+        self._move(Motion(posture=self._home, opening_m=open_m, around=self._surroundings.around))
