@@ -106,13 +106,15 @@ def main() -> int:
         signal.signal(number, interrupt)
     OUT.mkdir(exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    began_s = time.monotonic()
     launched = Launched(OUT / "demo.log")
     client: PointClient | None = None
     try:
         client = PointClient()
         client.follow_scene()
-        rows, pictures = ask_everything(client, launched, console)
+        rows, pictures, first_s = ask_everything(client, launched, console)
         print_table(rows, console)
+        console.print(f"first answer {first_s - began_s:.1f} s after the start", highlight=False)
         if pictures:
             save_picture(pictures, OUT / "demo.png")
             console.print(f"picture: [bold]{(OUT / 'demo.png').relative_to(ROOT)}[/]   log: out/demo.log")
@@ -139,9 +141,11 @@ def main() -> int:
 
 def ask_everything(
     client: PointClient, launched: Launched, console: Console
-) -> tuple[list[Row], list[np.ndarray]]:
+) -> tuple[list[Row], list[np.ndarray], float]:
+    """The answers, their pictures, and when the first answer came (time.monotonic())."""
     rows: list[Row] = []
     pictures: list[np.ndarray] = []
+    first_s = float("inf")
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting simulator, arm and pointing node")
@@ -152,12 +156,13 @@ def ask_everything(
             for words, there in questions:
                 progress.update(task, description=f"scene {scene}: {words}")
                 reply = ask_when_loaded(client, words, launched)
+                first_s = min(first_s, time.monotonic())
                 rows.append(Row(scene, words, there, reply, distance_to_truth_mm(reply, truth, words)))
                 if reply.outcome.code == 0:
                     client.wait_for("picture", lambda: client.picture is not None, 5.0, launched.alive)
                     assert client.picture is not None
                     pictures.append(client.picture)
-    return rows, pictures
+    return rows, pictures, first_s
 
 
 def ask_when_loaded(client: PointClient, words: str, launched: Launched) -> PointTo.Response:
