@@ -15,6 +15,8 @@ from molmo_ros.planning.motion import HeldBox, Motion
 from molmo_ros_interfaces.action import MoveToGoal
 
 _POINT_BYTES = 12
+# What a hand measures of its fingers may be so far beyond what is possible.
+_OPENING_SLACK_M = 0.002
 
 
 def goal_of(
@@ -60,6 +62,16 @@ def posture_of(message: JointState, joint_names: Sequence[str]) -> np.ndarray | 
             f"missing: {', '.join(missing) or 'none'}",
         )
     return posture
+
+
+def opening_of(opening_m: float, most_m: float) -> float | None:
+    """How far apart the fingers are on the way; None: as they are now. Raises PointingError(INVALID_REQUEST)."""
+    if not -_OPENING_SLACK_M <= opening_m <= most_m + _OPENING_SLACK_M:
+        raise PointingError(
+            Code.INVALID_REQUEST,
+            f"gripper_opening is {opening_m:g} m: it takes 0 (as joint_states say) to {most_m:g} m",
+        )
+    return min(max(opening_m, 0.0), most_m) or None
 
 
 def held_of(size: Vector3, centre: Point) -> HeldBox | None:

@@ -16,7 +16,7 @@ from tf2_ros import Buffer, TransformException, TransformListener
 
 from molmo_ros.geometry.pose import transform as rigid_transform
 from molmo_ros.nodes.messages import NANOSECONDS
-from molmo_ros.nodes.motion_messages import held_of, points_of, posture_of
+from molmo_ros.nodes.motion_messages import held_of, opening_of, points_of, posture_of
 from molmo_ros.nodes.planner_parameters import PlannerParameters
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.planning.motion import Motion
@@ -45,20 +45,13 @@ class MotionReader:
 
         Raises PointingError: INVALID_REQUEST, FUTURE_STAMP, TF_UNAVAILABLE, CANCELLED."""
         gripper = self._scene.robot.gripper
-        opening_m = request.gripper_opening
-        if not 0.0 <= opening_m <= (gripper.max_opening_m if gripper else 0.0):
-            raise PointingError(
-                Code.INVALID_REQUEST,
-                f"gripper_opening is {opening_m:g} m: it takes 0 (as joint_states say) to "
-                f"{gripper.max_opening_m if gripper else 0.0:g} m",
-            )
         return Motion(
             goals=tuple(self._goal_in_base(goal, why_stop) for goal in request.goals),
             posture=posture_of(request.posture, self._scene.limits.names),
             approach_m=request.approach_offset,
             retreat_m=request.retreat_offset,
             back=request.back,
-            opening_m=opening_m or None,
+            opening_m=opening_of(request.gripper_opening, gripper.max_opening_m if gripper else 0.0),
             held=held_of(request.held_size, request.held_centre),
             half_turns=not request.one_way_round,
             attempts=request.attempts,

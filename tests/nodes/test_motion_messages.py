@@ -8,7 +8,7 @@ from geometry_msgs.msg import Point, Vector3
 from sensor_msgs.msg import JointState, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from molmo_ros.nodes.motion_messages import cloud_message, goal_of, held_of, points_of, posture_of
+from molmo_ros.nodes.motion_messages import cloud_message, goal_of, held_of, opening_of, points_of, posture_of
 from molmo_ros.outcome import PointingError
 from molmo_ros.planning.motion import HeldBox, Motion
 from molmo_ros.planning.obstacles import Voxels
@@ -69,3 +69,18 @@ def test_a_cloud_that_is_cut_short_or_has_no_points_in_it_is_refused() -> None:
     with pytest.raises(PointingError, match="x, y, z"):
         points_of(cloud)
     assert len(points_of(PointCloud2())) == 0
+
+
+@pytest.mark.parametrize(
+    ("said_m", "opening_m"), [(0.0, None), (0.05, 0.05), (0.08, 0.08), (-1.5e-6, None), (0.0809, 0.08)]
+)
+def test_an_opening_may_be_a_hair_beyond_what_is_possible_as_measured_ones_are(
+    said_m: float, opening_m: float | None
+) -> None:
+    assert opening_of(said_m, 0.08) == opening_m
+
+
+@pytest.mark.parametrize("said_m", [-0.01, 0.09, float("nan"), float("inf")])
+def test_an_opening_that_cannot_be_is_refused(said_m: float) -> None:
+    with pytest.raises(PointingError, match="gripper_opening"):
+        opening_of(said_m, 0.08)
