@@ -20,6 +20,9 @@ _LOW_M, _HIGH_M = np.array([-0.2, -0.9]), np.array([1.0, 0.9])
 _FEWEST_POINTS = 3
 _LARGEST_NOISE_CELLS = 2
 _STANDING_SHARE = 0.1
+# What lies within this of the table's height tells how noisy heights are; a point that is so many times higher stands.
+_TABLE_M = 0.03
+_NOISE_SIGMAS, _SIGMA_PER_MEDIAN = 2.5, 1.48
 # Room beyond this much more than needed is no better.
 _AMPLE_M = 0.06
 # Spots that are offered lie so far apart.
@@ -68,18 +71,23 @@ def _bare_table(view: TableView) -> np.ndarray:
     shape = np.ceil((_HIGH_M - _LOW_M) / _CELL_M).astype(int)
     inside = np.all((cells >= 0) & (cells < shape), axis=1)
     flat = cells[inside] @ [shape[1], 1]
-    high = np.abs(points[inside, 2] - view.table_z_m) > LOWEST_THING_M
-    seen, standing = (
+    height_m = points[inside, 2] - view.table_z_m
+    # By single points nothing is seen to stand that is lower than the noise, which the table itself shows.
+    off_m = np.abs(height_m)[np.abs(height_m) < _TABLE_M]
+    noise_m = _SIGMA_PER_MEDIAN * float(np.median(off_m)) if len(off_m) else 0.0
+    high = np.abs(height_m) > max(LOWEST_THING_M, _NOISE_SIGMAS * noise_m)
+    seen, standing, level = (
         cv2.boxFilter(
             np.bincount(flat, weights, int(shape.prod())).reshape(shape),
             *(-1, (3, 3)),
             normalize=False,
             borderType=cv2.BORDER_CONSTANT,
         )
-        for weights in (np.ones(len(flat)), high.astype(float))
+        for weights in (np.ones(len(flat)), high.astype(float), np.where(high, 0.0, height_m))
     )
     stray = np.maximum(_STANDING_SHARE * seen, 1.0)
     bare: np.ndarray = (seen - standing >= _FEWEST_POINTS) & (standing <= stray)
+    bare &= np.abs(level) <= LOWEST_THING_M * (seen - standing)
     # What stands in one cell is counted in the nine around it, so that smaller holes are noise at the threshold.
     _, hole, sizes, _ = cv2.connectedComponentsWithStats((~bare).astype(np.uint8))
     return bare | (sizes[hole, cv2.CC_STAT_AREA] <= _LARGEST_NOISE_CELLS)

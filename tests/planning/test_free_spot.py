@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,9 +17,11 @@ REACH_M = (0.3, 0.65)
 Thing = tuple[float, float, float, float]  # x, y, half the edge, height
 
 
-def view_of(*things: Thing, hidden: tuple[float, float] | None = None) -> TableView:
+def view_of(
+    *things: Thing, hidden: tuple[float, float] | None = None, noise_m: float = 0.001, seed: int = 0
+) -> TableView:
     """A table seen from straight above its middle at (0.5, 0), with square things on it; nothing is seen at x
-    between the two numbers of `hidden`."""
+    between the two numbers of `hidden`. Neighbouring pixels share their noise, as a stereo camera's do."""
     v, u = np.mgrid[0:HEIGHT, 0:WIDTH]
     across = (u - (WIDTH - 1) / 2) / FOCAL_PX
     down = (v - (HEIGHT - 1) / 2) / FOCAL_PX
@@ -30,7 +33,8 @@ def view_of(*things: Thing, hidden: tuple[float, float] | None = None) -> TableV
     if hidden:
         x_m = 0.5 - down * ABOVE_M
         depth_m[(x_m > hidden[0]) & (x_m < hidden[1])] = np.nan
-    noise = np.random.default_rng(0).normal(scale=0.001, size=depth_m.shape)
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=depth_m.shape), (0, 0), 1.5)
+    noise *= noise_m / noise.std()
     K = np.array([[FOCAL_PX, 0, (WIDTH - 1) / 2], [0, FOCAL_PX, (HEIGHT - 1) / 2], [0, 0, 1]])
     camera = CameraModel.from_info(width=WIDTH, height=HEIGHT, k=K.ravel())
     T = np.eye(4)  # image x along -y of the base, image y along -x, looking down
@@ -69,3 +73,18 @@ def test_a_full_table_is_said_to_be_full() -> None:
     with pytest.raises(PointingError, match="12 cm wide") as full:
         free_spots(view_of(*crowd), 0.06, REACH_M)
     assert full.value.outcome.code == Code.NOT_FOUND
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_camera_that_sees_the_table_rough_still_sees_that_it_is_empty(seed: int) -> None:
+    thing = (0.45, 0.0, 0.05, 0.1)
+    for spot in free_spots(view_of(thing, noise_m=0.007, seed=seed), 0.07, REACH_M):
+        beside = np.maximum(np.abs(spot[:2] - thing[:2]) - thing[2], 0.0)
+        assert np.hypot(*beside) > 0.06
+
+
+@pytest.mark.parametrize(("noise_m", "high_m"), [(0.001, 0.010), (0.003, 0.014), (0.007, 0.025)])
+def test_what_is_higher_than_the_noise_is_no_empty_spot(noise_m: float, high_m: float) -> None:
+    crowd = [(x, y, 0.03, high_m) for x in np.arange(0.1, 1.0, 0.13) for y in np.arange(-0.6, 0.61, 0.13)]
+    with pytest.raises(PointingError, match="no empty spot"):
+        free_spots(view_of(*crowd, noise_m=noise_m), 0.07, REACH_M)
