@@ -243,11 +243,13 @@ class _Reach:
     def _straight(
         self, joints: np.ndarray, pose: np.ndarray, from_m: float, to_m: float, what: str
     ) -> Trajectory | None:
-        # A line takes twenty times as long to solve for as its end: where that touches something, it is not tried.
-        end = self._scene.solve_ik(_before(pose, to_m), joints, collisions=False)
-        if end is not None and np.abs(end - joints).max() < _SAME_WAY_RAD and self._scene.collides(end):
-            self._note_blocked(f"on the {what}, ", end)
-            return None
+        # A line takes ten times as long to solve for as its end: once one was in vain, those whose end touches
+        # something are not tried.
+        if self._faults:
+            end = self._scene.solve_ik(_before(pose, to_m), joints, collisions=False)
+            if end is not None and np.abs(end - joints).max() < _SAME_WAY_RAD and self._scene.collides(end):
+                self._note_blocked(f"on the {what}, ", end)
+                return None
         # From where the tool is, within IK's tolerance, so that the line begins at this very posture.
         ends = [self._scene.goal_pose(joints), _before(pose, to_m)]
         line = self._scene.straight(joints, ends, self._options.approach_speed_m_s, self._options.speed_scale)

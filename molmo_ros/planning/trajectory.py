@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,16 +49,9 @@ class Trajectory:
         i = int(np.searchsorted(self.times_s, time_s, side="right")) - 1
         h = self.times_s[i + 1] - self.times_s[i]
         s = (time_s - self.times_s[i]) / h
-        p0, p1 = self.positions[i], self.positions[i + 1]
-        m0, m1 = self.velocities[i] * h, self.velocities[i + 1] * h
-        position = (
-            (2 * s**3 - 3 * s**2 + 1) * p0
-            + (s**3 - 2 * s**2 + s) * m0
-            + (3 * s**2 - 2 * s**3) * p1
-            + (s**3 - s**2) * m1
+        return _hermite(
+            s, h, self.positions[i], self.positions[i + 1], self.velocities[i], self.velocities[i + 1]
         )
-        velocity = (6 * (s**2 - s) * (p0 - p1) + (3 * s**2 - 4 * s + 1) * m0 + (3 * s**2 - 2 * s) * m1) / h
-        return position, velocity
 
     def reversed(self) -> Trajectory:
         """The same way back."""
@@ -80,6 +74,20 @@ class Trajectory:
             self.velocities / factor,
             self.accelerations / factor**2,
         )
+
+    def resampled(self, step_s: float) -> Trajectory:
+        """The same motion with samples at most `step_s` apart; itself when it has them."""
+        if np.diff(self.times_s).max(initial=0.0) <= step_s * (1 + _ROUNDING):
+            return self
+        times = np.linspace(0.0, self.duration_s, int(np.ceil(self.duration_s / step_s)) + 1)
+        i = np.minimum(np.searchsorted(self.times_s, times, side="right"), len(self.times_s) - 1) - 1
+        h = (self.times_s[i + 1] - self.times_s[i])[:, None]
+        s = (times - self.times_s[i])[:, None] / h
+        positions, velocities = _hermite(
+            s, h, self.positions[i], self.positions[i + 1], self.velocities[i], self.velocities[i + 1]
+        )
+        accelerations = (1 - s) * self.accelerations[i] + s * self.accelerations[i + 1]
+        return Trajectory(self.joint_names, times, positions, velocities, accelerations)
 
     def then(self, other: Trajectory) -> Trajectory:
         """This one, and at its end, which must be where the other begins, the other."""
@@ -120,6 +128,18 @@ class Trajectory:
         velocities = np.array([velocity for _, velocity in samples]) * pace[:, None]
         accelerations = np.gradient(velocities, times, axis=0)
         return Trajectory(self.joint_names, times, positions, velocities, accelerations)
+
+
+def _hermite(
+    s: Any, h: Any, p0: np.ndarray, p1: np.ndarray, v0: np.ndarray, v1: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Position and velocity at a share `s` of the time `h` between two samples, by their cubic."""
+    m0, m1 = v0 * h, v1 * h
+    position = (
+        (2 * s**3 - 3 * s**2 + 1) * p0 + (s**3 - 2 * s**2 + s) * m0 + (3 * s**2 - 2 * s**3) * p1 + (s**3 - s**2) * m1
+    )
+    velocity = (6 * (s**2 - s) * (p0 - p1) + (3 * s**2 - 4 * s + 1) * m0 + (3 * s**2 - 2 * s) * m1) / h
+    return position, velocity
 
 
 def from_samples(

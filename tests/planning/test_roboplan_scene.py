@@ -7,7 +7,7 @@ import pytest
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.planning.obstacles import Box, Voxels, voxels_from_points
-from molmo_ros.planning.roboplan_scene import RoboplanScene
+from molmo_ros.planning.roboplan_scene import STEP_S, RoboplanScene
 from molmo_ros.planning.robot import load_robot
 from molmo_ros.planning.trajectory import limit_violation
 
@@ -136,7 +136,23 @@ def test_a_straight_line_is_straight_and_slow_enough(
     np.testing.assert_allclose(tips[-1], end[:3, 3], atol=0.002)
     speed_m_s = np.linalg.norm(np.diff(tips, axis=0), axis=1) / np.diff(line.times_s)
     assert speed_m_s.max() < 1.05 * 0.15 * speed_scale
+    assert speed_m_s.max() > 0.9 * 0.15 * speed_scale
+    assert np.diff(line.times_s).max() < 1.001 * STEP_S
     assert limit_violation(line, fr3.limits) == ""
+
+
+def test_a_tool_that_turns_on_its_line_turns_slowly_enough(fr3: RoboplanScene, ready: np.ndarray) -> None:
+    start = fr3.goal_pose(ready)
+    end = start.copy()
+    end[2, 3] -= 0.02
+    c, s = np.cos(0.6), np.sin(0.6)
+    end[:3, :3] = start[:3, :3] @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    line = fr3.straight(ready, [start, end], 0.1, 1.0)
+    assert line is not None
+    R = np.array([fr3.goal_pose(joints)[:3, :3] for joints in line.positions])
+    traces = np.einsum("nij,nij->n", R[:-1], R[1:])
+    turning = np.arccos(np.clip((traces - 1) / 2, -1.0, 1.0)) / np.diff(line.times_s)
+    assert 0.3 < turning.max() < 1.05 * 4 * 0.1
 
 
 def test_a_line_out_of_reach_is_none(fr3: RoboplanScene, ready: np.ndarray) -> None:

@@ -59,6 +59,25 @@ def test_slowed_it_keeps_its_path_and_needs_less(factor: float) -> None:
     np.testing.assert_allclose(np.gradient(slow.positions, slow.times_s, axis=0), slow.velocities, atol=0.02)
 
 
+@given(st.floats(1.0, 40.0), st.floats(0.002, 0.1))
+def test_resampled_it_is_the_same_motion_with_samples_near_enough(factor: float, step_s: float) -> None:
+    coarse = sweep().slowed(factor)
+    fine = coarse.resampled(step_s)
+    assert np.diff(fine.times_s).max() <= max(step_s * 1.001, 1e-9)
+    assert fine.duration_s == pytest.approx(coarse.duration_s)
+    for end in (0, -1):
+        np.testing.assert_allclose(fine.positions[end], coarse.positions[end], atol=1e-12)
+    for time_s in np.linspace(0.0, coarse.duration_s, 23)[:-1]:
+        for value, was in zip(fine.at(time_s), coarse.at(time_s), strict=True):
+            np.testing.assert_allclose(value, was, atol=1e-6)
+    assert limit_share(fine, LIMITS) <= 1.01 * limit_share(coarse, LIMITS)
+
+
+def test_what_is_sampled_finely_enough_is_left_as_it_is() -> None:
+    whole = sweep()
+    assert whole.resampled(0.0101) is whole
+
+
 def test_nothing_checked_is_ever_hastened() -> None:
     with pytest.raises(ValueError, match="only ever slowed"):
         sweep().slowed(0.5)
