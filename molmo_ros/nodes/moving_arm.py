@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
-from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from molmo_ros.nodes.tabletop_messages import (
-    camera_info_message,
-    depth_message,
-    image_message,
-    transform_message,
-)
+from molmo_ros.nodes.tabletop_camera import TabletopCamera
+from molmo_ros.nodes.tabletop_messages import camera_info_message, transform_message
 from molmo_ros.sim.scene import SceneState
 from molmo_ros.sim.surroundings import SceneCamera
 
@@ -31,13 +23,12 @@ if TYPE_CHECKING:
 
 WRIST_FRAME = "wrist_camera_color_optical_frame"
 STATE_RATE_HZ = 100.0
-Noise = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 
 
 class MovingArm:
     """Everything that tabletop_sim does only for an arm with physics."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, depth_noise: str) -> None:
         """Raises RobotError or ImportError where roboplan and its models are missing."""
         # Imported here: nothing of this is needed for an arm at rest.
         from molmo_ros.nodes.arm_server import ArmServer
@@ -53,10 +44,7 @@ class MovingArm:
             node.resolve_topic_name(heartbeat) if heartbeat else "",
             node.get_namespace(),
         )
-        reliable = QoSProfile(depth=5)
-        self._color = node.create_publisher(Image, "wrist_camera/color/image_raw", reliable)
-        self._depth = node.create_publisher(Image, "wrist_camera/depth/image_rect", reliable)
-        self._info = node.create_publisher(CameraInfo, "wrist_camera/color/camera_info", reliable)
+        self._wrist = TabletopCamera(node, "wrist_camera", "wrist", depth_noise)
         self._thread = threading.Thread(target=self._spin, name="arm_controller", daemon=True)
         self._thread.start()
 
@@ -85,25 +73,17 @@ class MovingArm:
             transform_message("fr3_hand", WRIST_FRAME, T_HAND_WRIST_CAMERA, stamp),
         ]
 
-    def publish_wrist(self, tabletop: TabletopScene, frame: int, with_noise: Noise, stamp: Time) -> None:
+    def publish_wrist(self, tabletop: TabletopScene, frame: int, stamp: Time) -> None:
         """The picture from the wrist, if anybody listens; the scene is as it was last moved."""
         from molmo_ros.sim.fr3 import WRIST_FOVY_DEG
 
+        K = SceneCamera(np.eye(4), float(np.radians(WRIST_FOVY_DEG))).K(tabletop.render_size)
         header = Header(stamp=stamp, frame_id=WRIST_FRAME)
-        width, height = tabletop.render_size
-        K = SceneCamera(np.eye(4), float(np.radians(WRIST_FOVY_DEG))).K((width, height))
-        self._info.publish(camera_info_message(K, (width, height), header))
-        wants_color = self._color.get_subscription_count() > 0
-        wants_depth = self._depth.get_subscription_count() > 0
-        if wants_color or wants_depth:
-            view = tabletop.render(frame=frame, camera="wrist")
-            if wants_color:
-                self._color.publish(image_message(view.color, "rgb8", header))
-            if wants_depth:
-                self._depth.publish(depth_message(with_noise(view.depth_m, K[0, 0]), header))
+        self._wrist.publish(tabletop, frame, camera_info_message(K, tabletop.render_size, header))
 
     def close(self) -> None:
         """End the controller and its thread."""
         self._executor.shutdown(timeout_sec=1.0)
         self._thread.join(2.0)
         self._server.close()
+        self._wrist.close()

@@ -28,26 +28,25 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
-from numpy.typing import NDArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header
 from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
 
+from molmo_ros.nodes.tabletop_camera import TabletopCamera
 from molmo_ros.nodes.tabletop_messages import (
     T_LINK_OPTICAL,
     camera_info_message,
-    depth_message,
     image_message,
     transform_message,
     truth_message,
 )
-from molmo_ros.sim.depth_noise import NOISES, noisy_depth
+from molmo_ros.sim.depth_noise import NOISES
 from molmo_ros.sim.scene import ARM_JOINTS, SceneRecipe
 from molmo_ros.sim.truth import scene_truth
 from molmo_ros.sim.worlds import DEFAULT_WORLD, WORLDS, world_named
@@ -57,9 +56,6 @@ from molmo_ros_interfaces.srv import ResetScene
 if TYPE_CHECKING:
     from molmo_ros.sim.arm import ArmModel
 
-# Reliable serves best-effort subscribers too. The profile in config/fastdds_large_images.xml keeps it
-# lossless.
-IMAGE_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED_QOS = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
@@ -78,19 +74,16 @@ class TabletopSim(Node):
         self._base_frame = self._text("base_frame")
         self._link_frame = self._text("camera_frame")
         self._optical_frame = self._text("optical_frame")
-        self._depth_noise = self._text("depth_noise")
-        if self._depth_noise not in NOISES:
-            raise ValueError(f"depth_noise is '{self._depth_noise}'; valid are {', '.join(NOISES)}")
+        depth_noise = self._text("depth_noise")
+        if depth_noise not in NOISES:
+            raise ValueError(f"depth_noise is '{depth_noise}'; valid are {', '.join(NOISES)}")
         things = (self._whole("min_objects"), self._whole("max_objects"))
         recipe = SceneRecipe(objects=things, world=world_named(self._text("world")))
         self._size = (self._whole("width"), self._whole("height"))
         arm = _arm_model(self._text("arm"))
         self._tabletop = TabletopScene(self._size, recipe, self._whole("antialiasing"), arm)
-        self._color = self.create_publisher(Image, "camera/color/image_raw", IMAGE_QOS)
-        self._depth = self.create_publisher(Image, "camera/depth/image_rect", IMAGE_QOS)
-        self._color_info = self.create_publisher(CameraInfo, "camera/color/camera_info", IMAGE_QOS)
-        self._depth_info = self.create_publisher(CameraInfo, "camera/depth/camera_info", IMAGE_QOS)
-        self._moving = MovingArm(self) if arm.name == "fr3" else None
+        self._camera = TabletopCamera(self, "camera", "camera", depth_noise)
+        self._moving = MovingArm(self, depth_noise) if arm.name == "fr3" else None
         self._joints = None if self._moving else self.create_publisher(JointState, "joint_states", 10)
         self._truth = self.create_publisher(SceneTruth, "~/truth", LATCHED_QOS)
         self._truth_ids = self.create_publisher(Image, "~/truth_ids", LATCHED_QOS)
@@ -105,6 +98,7 @@ class TabletopSim(Node):
         """Frees the GL context, then the ROS side."""
         if self._moving:
             self._moving.close()
+        self._camera.close()
         self._tabletop.close()
         self.destroy_node()
 
@@ -217,35 +211,15 @@ class TabletopSim(Node):
         return labels
 
     def _publish_frame(self) -> Time:
-        """Colour, depth, both infos and the arm, all of one instant; returns its stamp.
-
-        A picture that nobody listens to is not made, as camera drivers do it.
-        """
+        """Colour, depth, both infos and the arm, all of one instant; returns its stamp."""
         stamp = self._now()
-        header = self._header(self._optical_frame, stamp)
         self._frame += 1
         self._publish_arm(stamp)
-        info = self._camera_info
-        info.header = header
-        self._color_info.publish(info)
-        self._depth_info.publish(info)
-        wants_color = self._color.get_subscription_count() > 0
-        wants_depth = self._depth.get_subscription_count() > 0
         if self._moving:
-            self._moving.publish_wrist(self._tabletop, self._frame, self._with_noise, stamp)
-        if wants_color or wants_depth:
-            view = self._tabletop.render(frame=self._frame)
-            if wants_color:
-                self._color.publish(image_message(view.color, "rgb8", header))
-            if wants_depth:
-                self._depth.publish(depth_message(self._with_noise(view.depth_m, info.k[0]), header))
+            self._moving.publish_wrist(self._tabletop, self._frame, stamp)
+        self._camera_info.header = self._header(self._optical_frame, stamp)
+        self._camera.publish(self._tabletop, self._frame, self._camera_info)
         return stamp
-
-    def _with_noise(self, depth_m: NDArray[np.float32], focal_px: float) -> NDArray[np.float32]:
-        state = self._tabletop.state
-        assert state is not None  # __init__ shows a scene before any timer runs
-        rng = np.random.default_rng([state.seed, self._frame])
-        return noisy_depth(depth_m, focal_px, rng, self._depth_noise)
 
     def _publish_arm(self, stamp: Time | None = None) -> None:
         stamp = stamp or self._now()

@@ -178,13 +178,14 @@ class TabletopScene:
         `camera` is the one on its stand, or "wrist" on an arm that has it.
         """
         state = self._scene()
-        if camera not in self._drawn:
-            self._camera.fixedcamid = self._model.camera(camera).id
-            self._drawn[camera] = (self._draw_color(), *self._draw_geometry())
-            self._camera.fixedcamid = self._model.camera("camera").id
-        color, depth_m, ids = self._drawn[camera]
+        color, depth_m, ids = self._draw(camera)
         photo = developed(color, state.photo, noise_seed=_noise_seed(state.seed, frame))
         return View(photo, depth_m, ids if segmentation else None)
+
+    def depth_m(self, camera: str = "camera") -> NDArray[np.float32]:
+        """The depth image of `render` alone."""
+        self._scene()
+        return self._draw(camera)[1]
 
     def K(self) -> NDArray[np.float64]:
         """Intrinsic matrix of the present scene's camera at `render_size`."""
@@ -218,6 +219,14 @@ class TabletopScene:
         if self.state is None:
             raise RuntimeError("no scene yet: call reset(seed) first")
         return self.state
+
+    def _draw(self, camera: str) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
+        """Colour, depth and ids as they are without a sensor; drawn anew only after something moved."""
+        if camera not in self._drawn:
+            self._camera.fixedcamid = self._model.camera(camera).id
+            self._drawn[camera] = (self._draw_color(), *self._draw_geometry())
+            self._camera.fixedcamid = self._model.camera("camera").id
+        return self._drawn[camera]
 
     def _draw_color(self) -> NDArray[np.uint8]:
         width, height = self.render_size
