@@ -15,7 +15,7 @@ class Surroundings:
 
     def __init__(self, robot: PickRobot, voxel_m: float) -> None:
         self._robot, self._voxel_m = robot, voxel_m
-        self._standing_N3 = np.zeros((0, 3))
+        self._standing_N3 = self._obstacles_N3 = np.zeros((0, 3))
         self.around: Voxels | None = None
 
     def see(self, view: TableView) -> None:
@@ -27,12 +27,17 @@ class Surroundings:
         points = self._standing_N3
         if thing is not None:
             points = without_target(points, thing.own_base_N3, OWN_MARGIN_M)
-        self.around = voxels_from_points(points, self._voxel_m)
+        self._make_obstacles(points)
 
     def forget_gone(self, view: TableView, thing: SeenThing) -> None:
-        """The thing was lifted: parts of it that were not known to be its own are obstacles no longer."""
-        self._standing_N3 = self._standing_N3[~view.seen_through(self._standing_N3)]
-        self.pass_by(thing)
+        """The thing was lifted: what is its own by a nearer look, and what else of it is seen to be gone, is no
+        obstacle any longer."""
+        points = without_target(self._obstacles_N3, thing.own_base_N3, OWN_MARGIN_M)
+        self._make_obstacles(points[~view.seen_through(points)])
+
+    def _make_obstacles(self, points_base_N3: np.ndarray) -> None:
+        self._obstacles_N3 = points_base_N3
+        self.around = voxels_from_points(points_base_N3, self._voxel_m)
 
 
 def beside_arm(robot: PickRobot, points_base_N3: np.ndarray) -> np.ndarray:

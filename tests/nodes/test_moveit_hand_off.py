@@ -195,6 +195,8 @@ def test_a_planner_that_does_not_stop_is_said_to_go_on(ours: Ours, moveit: MoveI
     moveit.obeys = False
     goal = ours.caller.goal("the thing")
     assert moveit.has_goal()
+    moveit.tell(MoveGroup.Feedback(state="MONITOR"))
+    assert goal.wait_for_feedback(lambda feedback: feedback.stage == "move")  # so it knows that MoveIt has the goal
     assert goal.cancel()
     _, result = goal.end()
     assert result.outcome.code == Code.EXECUTION_FAILED and "still moves" in result.outcome.message
