@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from molmo_ros.outcome import Code, PointingError
 from molmo_ros.planning.obstacles import Box, voxels_from_points
 from molmo_ros.planning.reach import ReachOptions, ReachPlan, plan_back, plan_joints, plan_reach
-from molmo_ros.planning.roboplan_scene import RoboplanScene, SearchCaps
+from molmo_ros.planning.roboplan_scene import PADDING_M, RoboplanScene, SearchCaps
 from molmo_ros.planning.robot import load_robot
 from molmo_ros.planning.trajectory import limit_violation
 
@@ -29,16 +32,27 @@ def refused(scene: RoboplanScene, start: np.ndarray, *goals: np.ndarray, **optio
     return caught.value
 
 
-def assert_sound(scene: RoboplanScene, start: np.ndarray, plan: ReachPlan) -> None:
-    """Continuous, within limits, and free at a tenth of the spacing that the planner itself looks at."""
+def without_padding(box: Box) -> Box:
+    """The box that a scene takes for the given one."""
+    x, y, z = (edge - 2 * PADDING_M for edge in box.size_m)
+    return replace(box, size_m=(x, y, z))
+
+
+def assert_sound(scene: RoboplanScene, start: np.ndarray, plan: ReachPlan, boxes: Sequence[Box] = ()) -> None:
+    """Continuous, within limits, free at its samples, and at a tenth of their spacing too. There, of `boxes` as they
+    are: that samples may pass a box by less than lies between them is why the planner takes each for larger."""
     last = start
     for _, part in plan.parts():
         np.testing.assert_allclose(part.positions[0], last, atol=1e-6)
         np.testing.assert_allclose(part.velocities[[0, -1]], 0, atol=1e-6)
         assert limit_violation(part, scene.limits) == ""
+        assert not any(scene.collides(joints) for joints in part.positions)
+        last = part.positions[-1]
+    if boxes:
+        scene.set_obstacles([without_padding(box) for box in boxes])
+    for _, part in plan.parts():
         for time_s in np.arange(0.0, part.duration_s, 0.001):
             assert not scene.collides(part.at(float(time_s))[0])
-        last = part.positions[-1]
 
 
 def test_a_plan_reaches_the_goal_from_above_and_leaves_the_same_way(
@@ -59,6 +73,7 @@ def test_a_plan_reaches_the_goal_from_above_and_leaves_the_same_way(
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
+@example(seed=1390)  # passes a box by less than its padding between two samples
 def test_plans_among_random_boxes_are_sound_or_explained(fr3_on_a_table: RoboplanScene, seed: int) -> None:
     scene = fr3_on_a_table
     rng = np.random.default_rng(seed)
@@ -76,7 +91,7 @@ def test_plans_among_random_boxes_are_sound_or_explained(fr3_on_a_table: Robopla
     except PointingError as error:
         why = error.outcome
     else:
-        assert_sound(scene, ready, plan)
+        assert_sound(scene, ready, plan, boxes)
         return
     assert why.code in (Code.BLOCKED, Code.PLANNING_FAILED, Code.UNREACHABLE)
     assert why.message
