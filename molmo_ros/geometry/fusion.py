@@ -75,7 +75,7 @@ def fuse(
         raise _bad("no observations to fuse; give at least one")
     if not 0 < gate_probability < 1:
         raise _bad(f"gate_probability is {gate_probability}, must be between 0 and 1")
-    from scipy.special import chdtri  # no other part of a node needs SciPy, which takes a second to import
+    from scipy.special import chdtri  # takes a second to import, and most processes never fuse
 
     gate = float(chdtri(3, 1.0 - gate_probability))
     positions = np.stack([each.position_m for each in observations])

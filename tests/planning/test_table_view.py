@@ -12,27 +12,31 @@ from molmo_ros.planning.table_view import Sight, TableView, height_of, level_vie
 RIM_M, MIDDLE = 0.040, np.array([0.50, 0.10])
 INNER_M, OUTER_M = 0.038, 0.045
 FLYING_SHARE = 0.03
+WIDTH, HEIGHT, FOCAL_PX = 640, 480, 600.0
+
+
+def seen_from_above(depth_m: np.ndarray) -> TableView:
+    """By a camera 1 m straight above MIDDLE."""
+    camera = CameraModel.from_info(
+        width=WIDTH, height=HEIGHT, k=np.array([[FOCAL_PX, 0, 319.5], [0, FOCAL_PX, 239.5], [0, 0, 1]])
+    )
+    T = np.eye(4)
+    T[:3, :3] = np.diag([1.0, -1.0, -1.0])
+    T[:3, 3] = [*MIDDLE, 1.0]
+    return level_view(Sight(Frame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), depth_m, camera, 0, "camera"), T))
 
 
 @pytest.fixture
 def bowl() -> TableView:
-    """Seen from 1 m straight above: a bowl with a flat floor of 14 mm, and pixels that fly above it."""
-    width, height, focal = 640, 480, 600.0
-    camera = CameraModel.from_info(
-        width=width, height=height, k=np.array([[focal, 0, 319.5], [0, focal, 239.5], [0, 0, 1]])
-    )
-    T = np.eye(4)
-    T[:3, :3] = np.diag([1.0, -1.0, -1.0])
-    T[:3, 3] = [MIDDLE[0], MIDDLE[1], 1.0]
-    v, u = np.mgrid[:height, :width]
-    aside = np.hypot(u - 319.5, v - 239.5) / focal  # on the table
+    """A bowl with a flat floor of 14 mm, and pixels that fly above it."""
+    v, u = np.mgrid[:HEIGHT, :WIDTH]
+    aside = np.hypot(u - 319.5, v - 239.5) / FOCAL_PX  # on the table
     rises = np.where(aside < OUTER_M, RIM_M, 0.0)
     rises[aside < INNER_M] = 0.014
     rng = np.random.default_rng(0)
     flying = (aside < OUTER_M) & (rng.random(aside.shape) < FLYING_SHARE)
     rises[flying] = rng.uniform(0.06, 0.3, int(flying.sum()))
-    frame = Frame(np.zeros((height, width, 3), np.uint8), (1.0 - rises).astype(np.float32), camera, 0, "camera")
-    return level_view(Sight(frame, T))
+    return seen_from_above((1.0 - rises).astype(np.float32))
 
 
 def test_the_height_within_a_circle_is_that_of_the_rim_and_not_of_pixels_that_fly(bowl: TableView) -> None:
@@ -54,21 +58,14 @@ def test_heights_are_above_the_table_wherever_that_is() -> None:
 
 
 def test_what_the_camera_looks_past_is_gone_and_what_it_cannot_know_is_not() -> None:
-    width, height, focal = 640, 480, 600.0
-    camera = CameraModel.from_info(
-        width=width, height=height, k=np.array([[focal, 0, 319.5], [0, focal, 239.5], [0, 0, 1]])
-    )
-    T = np.eye(4)
-    T[:3, :3] = np.diag([1.0, -1.0, -1.0])
-    T[:3, 3] = [*MIDDLE, 1.0]
-    depth_m = np.ones((height, width), np.float32)
+    depth_m = np.ones((HEIGHT, WIDTH), np.float32)
     depth_m[200:280, 400:480] = 0.9  # a box of 10 cm
     depth_m[300:400, 100:200] = np.nan
-    view = level_view(Sight(Frame(np.zeros((height, width, 3), np.uint8), depth_m, camera, 0, "camera"), T))
+    view = seen_from_above(depth_m)
 
     def above(u: float, v: float, z: float) -> list[float]:
         """The point of the base frame at this height that is seen at this pixel."""
-        return [MIDDLE[0] + (u - 319.5) / focal * (1 - z), MIDDLE[1] - (v - 239.5) / focal * (1 - z), z]
+        return [MIDDLE[0] + (u - 319.5) / FOCAL_PX * (1 - z), MIDDLE[1] - (v - 239.5) / FOCAL_PX * (1 - z), z]
 
     cases = {
         "over bare table": (above(100, 100, 0.06), True),
